@@ -1,0 +1,1 @@
+"""The ArtStore identity service."""

@@ -1,0 +1,1 @@
+"""What may be lost: request counts. Protocols with a memory and a Redis implementation."""

@@ -1,0 +1,28 @@
+"""What the pipeline and the authenticator ask of a limiter.
+
+A limit is a number of requests in any 60 seconds. Time is cut into buckets of one second and the last 61 of them are
+counted, so that no 60 seconds ever hold more than the limit, while a quiet caller may spend the whole limit at once.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Protocol
+
+WINDOW_SECONDS = 60
+
+
+class Limiter(Protocol):
+    """Counts by key. Fails closed: with its backend down it counts in this process, it never opens."""
+
+    async def charge(self, key: str, limit: int) -> timedelta | None:
+        """Counts one request if fewer than `limit` were counted in the window, else counts nothing.
+
+        Returns None when it was admitted, else how long until the next one will be.
+        """
+
+    async def peek(self, key: str, limit: int) -> timedelta | None:
+        """As `charge`, but counts nothing."""
+
+    async def close(self) -> None:
+        """Closes every connection."""

@@ -1,0 +1,257 @@
+"""What the business talks about: accounts, secrets, keys, ledger rows. No I/O, no protobuf, no SQL.
+
+Times are aware UTC, lifetimes are `timedelta`. Objects are frozen: a change is a new object (`dataclasses.replace`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+
+class Role(StrEnum):
+    """A preset of scopes; an account may be narrower than its role."""
+
+    ADMIN = "admin"
+    USER = "user"
+    AUDITOR = "auditor"
+    READONLY = "readonly"
+
+
+class State(StrEnum):
+    """Where an account is in its life (AIP-216)."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    EXPIRED = "expired"
+    DELETED = "deleted"
+
+
+class Environment(StrEnum):
+    """The installation's kind; part of every `client_id`."""
+
+    PROD = "prod"
+    STAGING = "staging"
+    DEV = "dev"
+
+
+STORAGE_READ = "storage.read"
+STORAGE_WRITE = "storage.write"
+ACCOUNTS_READ = "identity.accounts.read"
+ACCOUNTS_WRITE = "identity.accounts.write"
+KEYS_WRITE = "identity.keys.write"
+AUDIT_READ = "identity.audit.read"
+
+SCOPES = (STORAGE_READ, STORAGE_WRITE, ACCOUNTS_READ, ACCOUNTS_WRITE, KEYS_WRITE, AUDIT_READ)
+"""Every scope there is, in the order they are listed in tokens."""
+
+ROLE_SCOPES: dict[Role, tuple[str, ...]] = {
+    Role.ADMIN: SCOPES,
+    Role.USER: (STORAGE_READ, STORAGE_WRITE),
+    Role.AUDITOR: (ACCOUNTS_READ, AUDIT_READ),
+    Role.READONLY: (STORAGE_READ,),
+}
+
+DEFAULT_RATE_LIMIT = 100
+MAX_RATE_LIMIT = 1_000_000
+MAX_LIVE_SECRETS = 2
+SECRET_LIFETIME = timedelta(days=90)
+SECRET_WARNING = timedelta(days=7)
+DEFAULT_OVERLAP = timedelta(hours=24)
+MAX_OVERLAP = timedelta(days=30)
+DELETED_RETENTION = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret at rest: everything but the secret.
+
+    `hash` is bcrypt's; `tag` (32 bytes) is the keyed digest that the secret's first success earned, None before.
+    """
+
+    id: str
+    hash: str
+    create_time: datetime
+    expire_time: datetime
+    tag: bytes | None = None
+    last_used_time: datetime | None = None
+    last_used_source: str = ""
+
+    def live(self, now: datetime) -> bool:
+        return now < self.expire_time
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An identity of a service.
+
+    `suspended` and `delete_time` are what verbs set; `state` follows from them and from the secrets. Empty `scopes`
+    and `audiences` mean the defaults of the role. `version` counts changes, `epoch` voids older tokens when raised.
+    """
+
+    id: str
+    client_id: str
+    name: str
+    role: Role
+    create_time: datetime
+    update_time: datetime
+    description: str = ""
+    rate_limit: int = DEFAULT_RATE_LIMIT
+    scopes: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
+    served_audiences: tuple[str, ...] = ()
+    introspection_only: bool = False
+    is_system: bool = False
+    suspended: bool = False
+    delete_time: datetime | None = None
+    version: int = 1
+    epoch: int = 0
+    secrets: tuple[Secret, ...] = ()
+    """Those that no verb has ended, the newest first; some may have expired."""
+
+    @property
+    def purge_time(self) -> datetime | None:
+        return self.delete_time and self.delete_time + DELETED_RETENTION
+
+    @property
+    def secret_expire_time(self) -> datetime | None:
+        """When the last of its secrets expires; None when it has none."""
+        return max((secret.expire_time for secret in self.secrets), default=None)
+
+    @property
+    def granted_scopes(self) -> tuple[str, ...]:
+        return self.scopes or ROLE_SCOPES[self.role]
+
+    def state(self, now: datetime) -> State:
+        if self.delete_time:
+            return State.DELETED
+        if self.suspended:
+            return State.SUSPENDED
+        expires = self.secret_expire_time
+        return State.EXPIRED if expires and expires <= now else State.ACTIVE
+
+    def live_secrets(self, now: datetime) -> tuple[Secret, ...]:
+        return tuple(secret for secret in self.secrets if secret.live(now))
+
+
+class KeyState(StrEnum):
+    """A signing key's life: prepared (published), active (signs), retired (published), revoked (gone)."""
+
+    PREPARED = "prepared"
+    ACTIVE = "active"
+    RETIRED = "retired"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key pair as stored: the public JWK, and the private key sealed under the key-encryption key."""
+
+    kid: str
+    algorithm: str
+    public_jwk: dict[str, str]
+    sealed: bytes
+    state: KeyState
+    create_time: datetime
+    activate_time: datetime | None = None
+
+
+class EventKind(StrEnum):
+    """What a ledger row says happened. `subject` is an account id, a key id, or (TOKEN_REVOKED) a `jti`."""
+
+    ACCOUNT_CREATED = "account.created"
+    ACCOUNT_UPDATED = "account.updated"
+    ACCOUNT_SUSPENDED = "account.suspended"
+    ACCOUNT_ACTIVATED = "account.activated"
+    ACCOUNT_DELETED = "account.deleted"
+    ACCOUNT_UNDELETED = "account.undeleted"
+    ACCOUNT_PURGED = "account.purged"
+    SECRET_ROTATED = "secret.rotated"
+    SECRET_REVOKED = "secret.revoked"
+    TOKEN_REVOKED = "token.revoked"
+    KEY_CREATED = "key.created"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change to be recorded. `actor` is a client_id, or `system`; `detail` is JSON-able and holds no secret."""
+
+    time: datetime
+    actor: str
+    kind: EventKind
+    subject: str
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """A recorded change: `detail` is the canonical JSON text that was hashed, hashes are SHA-256 (32 bytes)."""
+
+    sequence: int
+    time: datetime
+    actor: str
+    kind: str
+    subject: str
+    detail: str
+    previous_hash: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A revoked token, kept until it would have expired."""
+
+    jti: str
+    account_id: str
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The answer to a request that carried a `request_id`; `key` and `digest` are HMACs, `sealed` None once void."""
+
+    key: bytes
+    digest: bytes
+    account_id: str
+    create_time: datetime
+    sealed: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A right to do one job, held until `expire_time`; `fence` grows with every new holder."""
+
+    name: str
+    holder: str
+    fence: int
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One term of a filter: `field` is role, state, name or secret_expire_time; `operator` one of = != : < <= > >=."""
+
+    field: str
+    operator: str
+    value: str | datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AccountQuery:
+    """A page of accounts in the order of (create_time, id): `after` is the last of the page before."""
+
+    limit: int
+    comparisons: tuple[Comparison, ...] = ()
+    show_deleted: bool = False
+    after: tuple[datetime, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecretUse:
+    """That a secret was used: flushed to the store in batches, never per token."""
+
+    secret_id: str
+    time: datetime
+    source: str

@@ -1,0 +1,1 @@
+"""Where everything durable lives: the Store protocol, and its SQL implementation for SQLite and PostgreSQL."""

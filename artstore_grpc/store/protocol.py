@@ -1,0 +1,137 @@
+"""What the use cases ask of a store. Every method raises StoreUnavailable when the database is down or too slow.
+
+Reads outside a unit see committed data. A unit is one transaction: it commits at the end of its `async with`, with
+the ledger rows of its recorded events written last (the head row is locked last, so that sequence order is commit
+order), and rolls back on an exception. On SQLite a unit is BEGIN IMMEDIATE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from artstore_grpc.model import (
+    Account,
+    AccountQuery,
+    Event,
+    Lease,
+    LedgerRow,
+    Replay,
+    Revocation,
+    SecretUse,
+    SigningKey,
+)
+
+
+class Unit(Protocol):
+    """One transaction that writes."""
+
+    sequence: int
+    """After the commit: the sequence of the last ledger row written; 0 when nothing was recorded."""
+
+    async def account(self, id: str) -> Account | None:
+        """An account by id with its secrets, locked until the end of the unit; deleted ones too."""
+
+    async def account_by_client_id(self, client_id: str) -> Account | None:
+        """As `account`, by client_id."""
+
+    async def system_account_exists(self) -> bool:
+        """Whether the installation was bootstrapped."""
+
+    async def add_account(self, account: Account) -> None:
+        """Inserts an account and its secrets. Raises Conflict("uq_accounts_name") or Conflict("uq_accounts_client_id")."""
+
+    async def save_account(self, account: Account) -> None:
+        """Writes an account that this unit has read: its columns, and its secrets as they now are (those missing are
+        deleted, new ones inserted, `expire_time` updated; tags and last uses of kept ones are left as stored).
+        Raises Conflict("uq_accounts_name")."""
+
+    async def purge_account(self, id: str) -> None:
+        """Deletes an account, its secrets and its replays."""
+
+    async def add_signing_key(self, key: SigningKey) -> None:
+        """Inserts a key."""
+
+    async def signing_keys(self) -> list[SigningKey]:
+        """Every key, the oldest first."""
+
+    async def add_revocation(self, revocation: Revocation) -> bool:
+        """Inserts a revocation; False when the `jti` was revoked before."""
+
+    async def replay(self, key: bytes) -> Replay | None:
+        """What a request_id was answered."""
+
+    async def add_replay(self, replay: Replay) -> None:
+        """Inserts. Raises Conflict("pk_replays") when another unit was first, after waiting for that unit's end."""
+
+    async def void_replays(self, account_id: str) -> None:
+        """Forgets the sealed answers about an account; their keys stay."""
+
+    async def require_lease(self, lease: Lease) -> None:
+        """Raises LeaseLost unless the lease's fence is still the stored one; locks it until the end of the unit."""
+
+    def record(self, event: Event) -> None:
+        """Has the event written to the ledger with this unit's commit."""
+
+
+class Store(Protocol):
+    """A durable store."""
+
+    dialect: str
+    """`sqlite` or `postgresql`."""
+
+    def unit(self) -> AbstractAsyncContextManager[Unit]:
+        """A transaction. Nothing of it is kept if its body raises."""
+
+    async def ping(self) -> None:
+        """One cheap round trip."""
+
+    async def account(self, id: str) -> Account | None:
+        """An account by id with its secrets; deleted ones too."""
+
+    async def account_by_client_id(self, client_id: str) -> Account | None:
+        """As `account`, by client_id."""
+
+    async def accounts(self, query: AccountQuery, now: datetime) -> list[Account]:
+        """At most `query.limit` accounts in the order of (create_time, id), by a keyset (never OFFSET)."""
+
+    async def signing_keys(self) -> list[SigningKey]:
+        """Every key, the oldest first."""
+
+    async def revocations(self, now: datetime) -> list[Revocation]:
+        """Those whose tokens have not expired by `now`."""
+
+    async def revocation(self, jti: str) -> Revocation | None:
+        """A revocation by its token's `jti`."""
+
+    async def replay(self, key: bytes) -> Replay | None:
+        """What a request_id was answered."""
+
+    async def head(self) -> tuple[int, bytes]:
+        """The ledger's last sequence and hash; (0, 32 zero bytes) when it is empty."""
+
+    async def ledger(self, after: int, limit: int) -> list[LedgerRow]:
+        """Rows with a sequence greater than `after`, in order."""
+
+    async def set_tag(self, secret_id: str, tag: bytes) -> None:
+        """Stores the tag that a secret's first success earned; no ledger row, nothing if the secret is gone."""
+
+    async def flush_uses(self, uses: Sequence[SecretUse]) -> None:
+        """Writes last uses, newer ones only; no ledger row."""
+
+    async def acquire_lease(self, name: str, holder: str, ttl: timedelta, now: datetime) -> Lease | None:
+        """Takes a lease that is free or has expired (the fence grows), or extends one's own (it doesn't); else None."""
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Gives a lease back early, if it is still this holder's."""
+
+    async def purge_expired(self, now: datetime, replays_before: datetime, limit: int) -> int:
+        """Deletes at most `limit` revocations that expired and `limit` replays made before `replays_before`; how many."""
+
+    async def purgeable_accounts(self, deleted_before: datetime, limit: int) -> list[str]:
+        """Ids of accounts deleted before a time."""
+
+    async def close(self) -> None:
+        """Closes every connection."""
