@@ -1,0 +1,58 @@
+"""What the pipeline knows of one call besides its message, whichever door it came in by; and what a door calls.
+
+`Backend` is all that the HTTP door sees of the service: the pipeline in this process, or a gRPC channel to another.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from google.protobuf.message import Message
+
+from artstore_grpc.model import Account
+
+MAX_MESSAGE_BYTES = 64 * 1024
+"""The largest request message or HTTP body. An account at every bound is under 16 KiB."""
+
+
+@dataclass(slots=True)
+class Caller:
+    """Who was authenticated, and what they may do in this call."""
+
+    account: Account
+    scopes: frozenset[str]
+    secret_id: str = ""
+    """The secret it authenticated with; empty for a bearer of a token."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call: where it came from, what it carries outside the message, and what became known on the way."""
+
+    method: str
+    """Full name, `artstore.identity.v1.TokenService/IssueToken`."""
+    source: str
+    """The caller's address, after trusted proxies."""
+    door: str = "grpc"
+    """`grpc` or `http`; for the log."""
+    authorization: str | None = None
+    """The `authorization` metadata or header; None when there was none."""
+    timeout_seconds: float | None = None
+    """What is left of the caller's deadline; None without one."""
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Correlates logs; unrelated to AIP-155's request_id, which is never logged."""
+    traceparent: str = ""
+    """W3C trace context, passed on and logged."""
+    caller: Caller | None = None
+    """Set by the pipeline's authentication."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    """What the log line should also say."""
+
+
+class Backend(Protocol):
+    """Answers a method of the API; raises an IdentityError, with `denial_id` set where authentication was denied."""
+
+    async def __call__(self, message: Message, call: Call) -> Message:
+        """Authenticates, limits, authorises and runs `call.method`."""

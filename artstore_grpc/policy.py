@@ -1,0 +1,58 @@
+"""Who may call each method: one table, default deny. A method without a row is never served.
+
+The table knows methods by their full gRPC name; which door a call came in by makes no difference (DESIGN: one pipeline).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from artstore_grpc.model import ACCOUNTS_READ, ACCOUNTS_WRITE
+
+PACKAGE = "artstore.identity.v1"
+
+
+class Authentication(Enum):
+    """How a method's caller proves who it is."""
+
+    NONE = auto()
+    """Public."""
+    CLIENT = auto()
+    """Client credentials, in the request's fields or in Basic metadata (RFC 6749 §2.3)."""
+    BEARER = auto()
+    """An access token whose sole audience is the issuer."""
+    BEARER_OR_SELF = auto()
+    """As BEARER; or Basic metadata, for the caller's own account only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A method's row: how its caller authenticates, and the scope that a bearer's token must have."""
+
+    authentication: Authentication
+    scope: str = ""
+
+
+PUBLIC = Rule(Authentication.NONE)
+CLIENT = Rule(Authentication.CLIENT)
+READ_ACCOUNTS = Rule(Authentication.BEARER, ACCOUNTS_READ)
+WRITE_ACCOUNTS = Rule(Authentication.BEARER, ACCOUNTS_WRITE)
+
+POLICY: dict[str, Rule] = {
+    f"{PACKAGE}.TokenService/IssueToken": CLIENT,
+    f"{PACKAGE}.TokenService/IntrospectToken": CLIENT,
+    f"{PACKAGE}.TokenService/RevokeToken": CLIENT,
+    f"{PACKAGE}.TokenService/GetJsonWebKeySet": PUBLIC,
+    f"{PACKAGE}.TokenService/GetServerMetadata": PUBLIC,
+    f"{PACKAGE}.ServiceAccountService/CreateServiceAccount": WRITE_ACCOUNTS,
+    f"{PACKAGE}.ServiceAccountService/GetServiceAccount": READ_ACCOUNTS,
+    f"{PACKAGE}.ServiceAccountService/ListServiceAccounts": READ_ACCOUNTS,
+    f"{PACKAGE}.ServiceAccountService/UpdateServiceAccount": WRITE_ACCOUNTS,
+    f"{PACKAGE}.ServiceAccountService/DeleteServiceAccount": WRITE_ACCOUNTS,
+    f"{PACKAGE}.ServiceAccountService/UndeleteServiceAccount": WRITE_ACCOUNTS,
+    f"{PACKAGE}.ServiceAccountService/SuspendServiceAccount": WRITE_ACCOUNTS,
+    f"{PACKAGE}.ServiceAccountService/ActivateServiceAccount": WRITE_ACCOUNTS,
+    f"{PACKAGE}.ServiceAccountService/RotateSecret": Rule(Authentication.BEARER_OR_SELF, ACCOUNTS_WRITE),
+    f"{PACKAGE}.ServiceAccountService/RevokeSecret": WRITE_ACCOUNTS,
+}

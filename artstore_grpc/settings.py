@@ -1,0 +1,172 @@
+"""One frozen object with every setting; made in `cli/`, which alone reads the environment, and passed down.
+
+Each field is the environment variable `ARTSTORE_<NAME>`; fields with `secret: True` also take `ARTSTORE_<NAME>_FILE`.
+The docstring below a field is its row in the README's table.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from artstore_grpc.model import Environment
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+SECRET = {"secret": True}
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "EdDSA")
+"""What tokens may be signed with (RFC 7518 §3.1, RFC 8037 §3.1)."""
+
+MIN_BCRYPT_COST = 12
+"""The least cost in `prod`; below it a stolen database is cheap to search."""
+
+
+class InvalidSettings(Exception):
+    """A setting is malformed, or contradicts another; the message is one sentence that says what to mend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a server listens: port 0 means any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an installation decides; every default is safe for one developer's machine."""
+
+    data_dir: Path = Path("var")
+    """Folder of the embedded database, its key-encryption key and the first administrator's credentials; made with
+    mode 0700."""
+
+    database_url: str = field(default="", metadata=SECRET)
+    """`postgresql://user:password@host:5432/name` or `sqlite:///path`. Empty: the embedded SQLite in `DATA_DIR`."""
+
+    redis_url: str = field(default="", metadata=SECRET)
+    """`redis://…` or `rediss://…`, for limits that several replicas share. Empty: each process counts for itself."""
+
+    grpc_address: Address = Address(host="127.0.0.1", port=50051)
+    """Where gRPC listens, `host:port`; port 0 takes any free one, which is logged."""
+
+    gateway_address: Address | None = Address(host="127.0.0.1", port=8080)
+    """Where the REST gateway listens, `host:port`. `off`: no gateway in this process."""
+
+    metrics_address: Address | None = Address(host="127.0.0.1", port=9464)
+    """Where Prometheus reads metrics, `host:port`. `off`: nowhere."""
+
+    health_address: Address | None = None
+    """A further gRPC port that serves only `grpc.health.v1`, for probes, `host:port`. `off`: none."""
+
+    issuer: str = ""
+    """The issuer identifier, an http(s) URL without query or fragment (RFC 8414 §2). Empty: the gateway's URL, on the
+    embedded database only."""
+
+    audience: str = "artstore"
+    """The audience of tokens that ask for none."""
+
+    environment: Environment = Environment.DEV
+    """`prod`, `staging` or `dev`; part of every `client_id`."""
+
+    log_level: str = "info"
+    """`debug`, `info`, `warning` or `error`."""
+
+    trusted_proxies: tuple[Network, ...] = ()
+    """Networks, comma-separated, whose `x-forwarded-for` and `forwarded` are believed. Name the gateway's when it runs
+    alone. Empty: nobody's."""
+
+    drain_delay: timedelta = timedelta(0)
+    """Seconds between turning unready and closing the doors on SIGTERM, so that balancers notice (0 to 300)."""
+
+    drain_grace: timedelta = timedelta(seconds=20)
+    """Seconds that calls in flight have to finish after that (0 to 300)."""
+
+    key_encryption_key: str = field(default="", repr=False, metadata=SECRET)
+    """32 random bytes in base64; everything sensitive at rest is sealed under it. Required with a `DATABASE_URL`; the
+    embedded default keeps its own in `DATA_DIR`."""
+
+    token_lifetime: timedelta = timedelta(minutes=30)
+    """Seconds that a token is valid (60 to 86,400)."""
+
+    signing_algorithm: str = "RS256"
+    """`RS256`, `RS384`, `RS512`, `PS256`, `ES256` or `EdDSA`; decides the key that the first start makes."""
+
+    outage_window: timedelta = timedelta(minutes=5)
+    """Seconds that accounts in memory keep getting tokens while the database is down (0 to 3,600); the tokens issued
+    then live no longer than 5 minutes."""
+
+    bcrypt_cost: int = MIN_BCRYPT_COST
+    """log2 of bcrypt's rounds for secrets at rest (4 to 16; at least 12 in `prod`)."""
+
+    bcrypt_threads: int = 1
+    """Threads that hash (1 to 64). Each takes a core while it works."""
+
+    bcrypt_queue: int = 32
+    """Hashes that may wait (1 to 10,000); past it RESOURCE_EXHAUSTED."""
+
+    max_in_flight: int = 1000
+    """Calls in progress at once (1 to 100,000); past it RESOURCE_EXHAUSTED. Health checks are exempt."""
+
+    database_pool_size: int = 10
+    """Connections to PostgreSQL of one process (1 to 1,000)."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is the embedded default."""
+        return not self.database_url
+
+    @property
+    def store_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir / 'identity.db'}"
+
+    @property
+    def key_encryption_key_path(self) -> Path:
+        return self.data_dir / "key-encryption.key"
+
+    def __post_init__(self) -> None:
+        for name, low, high in BOUNDS:
+            value = getattr(self, name)
+            number = value.total_seconds() if isinstance(value, timedelta) else value
+            if not low <= number <= high:
+                raise InvalidSettings(f"ARTSTORE_{name.upper()} must be {low:,} to {high:,}.")
+        if self.signing_algorithm not in ALGORITHMS:
+            raise InvalidSettings(f"ARTSTORE_SIGNING_ALGORITHM must be one of {', '.join(ALGORITHMS)}.")
+        if self.environment is Environment.PROD and self.bcrypt_cost < MIN_BCRYPT_COST:
+            raise InvalidSettings(f"ARTSTORE_BCRYPT_COST must be at least {MIN_BCRYPT_COST} where ENVIRONMENT is prod.")
+        self._check_identity()
+
+    def _check_identity(self) -> None:
+        if self.issuer and not self.issuer.startswith(("https://", "http://")):
+            raise InvalidSettings("ARTSTORE_ISSUER must be an http(s) URL.")
+        if any(mark in self.issuer for mark in "?# ") or self.issuer.endswith("/"):
+            raise InvalidSettings("ARTSTORE_ISSUER must have no query, no fragment and no closing slash (RFC 8414 §2).")
+        if not self.embedded and not self.issuer:
+            raise InvalidSettings("ARTSTORE_ISSUER must be given once ARTSTORE_DATABASE_URL is.")
+        if not self.issuer and self.gateway_address is None:
+            raise InvalidSettings("ARTSTORE_ISSUER must be given where ARTSTORE_GATEWAY_ADDRESS is off.")
+        if not self.embedded and not self.key_encryption_key:
+            raise InvalidSettings(
+                "ARTSTORE_KEY_ENCRYPTION_KEY or ARTSTORE_KEY_ENCRYPTION_KEY_FILE must be given once "
+                "ARTSTORE_DATABASE_URL is (32 random bytes in base64: openssl rand -base64 32)."
+            )
+        if self.audience == self.issuer or not self.audience:
+            raise InvalidSettings("ARTSTORE_AUDIENCE must be given, and differ from ARTSTORE_ISSUER.")
+
+
+BOUNDS: tuple[tuple[str, int, int], ...] = (
+    ("drain_delay", 0, 300),
+    ("drain_grace", 0, 300),
+    ("token_lifetime", 60, 86_400),
+    ("outage_window", 0, 3_600),
+    ("bcrypt_cost", 4, 16),
+    ("bcrypt_threads", 1, 64),
+    ("bcrypt_queue", 1, 10_000),
+    ("max_in_flight", 1, 100_000),
+    ("database_pool_size", 1, 1_000),
+)
