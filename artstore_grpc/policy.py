@@ -1,6 +1,6 @@
 """Who may call each method: one table, default deny. A method without a row is never served.
 
-The table knows methods by their full gRPC name; which door a call came in by makes no difference (DESIGN: one pipeline).
+The table knows methods by their full gRPC name; the door that a call came in by makes no difference.
 """
 
 from __future__ import annotations
