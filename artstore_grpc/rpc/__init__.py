@@ -1,0 +1,1 @@
+"""The gRPC door: protobuf ⇄ model, health, reflection, the server."""
