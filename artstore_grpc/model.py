@@ -5,6 +5,7 @@ Times are aware UTC, lifetimes are `timedelta`. Objects are frozen: a change is 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -197,6 +198,11 @@ class LedgerRow:
     detail: str
     previous_hash: bytes
     hash: bytes
+
+    def parsed(self) -> dict[str, Any]:
+        """The detail, from its text."""
+        parsed: dict[str, Any] = json.loads(self.detail)
+        return parsed
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,25 @@ secret from noise without a look-up. 69 bytes: under bcrypt's 72. This module do
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import string
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import bcrypt
 
 from artstore_grpc.errors import Overloaded
+
+T = TypeVar("T")
+
+RETRY_AFTER = timedelta(seconds=1)
+"""A full queue of 32 empties in about 8 s on one thread; by then others have been refused too."""
 
 PREFIX = "artstore_"
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -43,11 +52,10 @@ class NewSecret:
 
 
 def generate() -> NewSecret:
-    id, random = (
-        "".join(secrets.choice(ALPHABET) for _ in range(length)) for length in (ID_LENGTH, RANDOM_LENGTH)
-    )
-    body = f"{PREFIX}{id}_{random}"
-    return NewSecret(id, body + checksum(body))
+    name = "".join(secrets.choice(ALPHABET) for _ in range(ID_LENGTH))
+    random = "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_LENGTH))
+    body = f"{PREFIX}{name}_{random}"
+    return NewSecret(name, body + checksum(body))
 
 
 def checksum(body: str) -> str:
@@ -84,23 +92,29 @@ class Hasher:
 
     async def hash(self, text: str) -> str:
         """A new salted hash. Raises Overloaded when the queue is full."""
-        made: bytes = await self._run(lambda: bcrypt.hashpw(text.encode(), bcrypt.gensalt(self.cost)))
-        return made.decode()
+        return (await self._run(lambda: bcrypt.hashpw(text.encode(), bcrypt.gensalt(self.cost)))).decode()
 
     async def matches(self, text: str, hashed: str) -> bool:
         """Whether the hash is of this text. Raises Overloaded when the queue is full."""
-        found: bool = await self._run(lambda: bcrypt.checkpw(text.encode(), hashed.encode()))
-        return found
+        return await self._run(lambda: bcrypt.checkpw(text.encode(), hashed.encode()))
 
-    async def _run(self, work):  # type: ignore[no-untyped-def]
+    async def _run(self, work: Callable[[], T]) -> T:
         if self.pending >= self._bound:
-            raise Overloaded(reason="HASHING_QUEUE_FULL")
+            raise Overloaded(reason="HASHING_QUEUE_FULL", retry_after=RETRY_AFTER)
+        loop = asyncio.get_running_loop()
         self.pending += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-        finally:
-            self.pending -= 1
-            self.computed += 1
+        future = self._executor.submit(work)
+        future.add_done_callback(lambda _: self._finish(loop))
+        return await asyncio.wrap_future(future)
+
+    def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Frees the place when the thread is done, not when a caller gives up: a cancelled wait still burns its core."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody counts any more
+            loop.call_soon_threadsafe(self._count)
+
+    def _count(self) -> None:
+        self.pending -= 1
+        self.computed += 1
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

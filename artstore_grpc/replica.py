@@ -1,0 +1,180 @@
+"""What this process remembers of the store, kept true by tailing the ledger (DESIGN §4, reader 1).
+
+Accounts are read once and dropped when a ledger row touches them; live revocations are all held. The tail's poll is
+also the one monitor of the database: when it fails, `outage` begins, and remembered accounts keep being served until
+the outage window ends. Nothing here decides who may do what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.model import Account, EventKind, LedgerRow
+from artstore_grpc.store.protocol import Store
+
+POLL_INTERVAL = timedelta(milliseconds=250)
+POLL_TIMEOUT = timedelta(seconds=2)
+"""After so long without an answer the database counts as down."""
+BATCH = 1000
+MAX_ACCOUNTS = 100_000
+"""About 2 KB each."""
+MAX_MISSES = 10_000
+"""Client ids known not to exist, so that they cost what known ones do."""
+
+
+class Replica:
+    """One process's view: `sequence` is the last ledger row that it has applied."""
+
+    def __init__(
+        self,
+        store: Store,
+        now: Callable[[], datetime],
+        *,
+        outage_window: timedelta,
+        monotonic: Callable[[], float] = time.monotonic,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.sequence = 0
+        self.outage_since: float | None = None
+        self._store = store
+        self._now = now
+        self._monotonic = monotonic
+        self._window_seconds = outage_window.total_seconds()
+        self._on_change = on_change
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self._client_ids: dict[str, str] = {}
+        self._misses: OrderedDict[str, None] = OrderedDict()
+        self._revoked: dict[str, datetime] = {}
+        self._catching_up = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Reads where the ledger stands and every live revocation. Raises StoreUnavailable."""
+        self.sequence, _ = await self._store.head()
+        for revocation in await self._store.revocations(self._now()):
+            self._revoked[revocation.jti] = revocation.expire_time
+
+    @property
+    def outage(self) -> bool:
+        """Whether the database is down."""
+        return self.outage_since is not None
+
+    @property
+    def serving(self) -> bool:
+        """Whether remembered accounts may be served: the database is up, or the outage window has not ended."""
+        since = self.outage_since
+        return since is None or self._monotonic() - since < self._window_seconds
+
+    def is_revoked(self, jti: str) -> bool:
+        return jti in self._revoked
+
+    async def account_by_client_id(self, client_id: str) -> Account | None:
+        """An account, from memory if it is there. Raises StoreUnavailable when it isn't and can't be read."""
+        account = self._accounts.get(client_id)
+        if account is None and client_id in self._misses and not self.outage:
+            return None
+        if account is None:
+            return await self.reread(client_id)
+        if not self.serving:
+            raise StoreUnavailable("the outage window has ended")
+        self._accounts.move_to_end(client_id)
+        return account
+
+    async def account(self, id: str) -> Account | None:
+        """As `account_by_client_id`, by id."""
+        client_id = self._client_ids.get(id)
+        if client_id is not None:
+            return await self.account_by_client_id(client_id)
+        self.require_database()
+        sequence = self.sequence
+        account = await self._store.account(id)
+        if account is not None:
+            self._remember(account, sequence)
+        return account
+
+    async def reread(self, client_id: str) -> Account | None:
+        """An account as the store has it now."""
+        self.require_database()
+        sequence = self.sequence
+        account = await self._store.account_by_client_id(client_id)
+        if account is not None:
+            self._remember(account, sequence)
+        elif sequence == self.sequence:
+            self._misses[client_id] = None
+            if len(self._misses) > MAX_MISSES:
+                self._misses.popitem(last=False)
+        return account
+
+    def require_database(self) -> None:
+        """Raises StoreUnavailable at once while the database is known to be down."""
+        if self.outage:
+            raise StoreUnavailable("the database is down")
+
+    def learn_tag(self, client_id: str, secret_id: str, tag: bytes) -> None:
+        """Remembers the tag that a secret has just earned."""
+        account = self._accounts.get(client_id)
+        if account is not None:
+            secrets = tuple(replace(s, tag=tag) if s.id == secret_id else s for s in account.secrets)
+            self._accounts[client_id] = replace(account, secrets=secrets)
+
+    async def catch_up(self) -> None:
+        """Applies every ledger row committed by now; called by the poll, and after each write of this process."""
+        async with self._catching_up:
+            while rows := await self._store.ledger(self.sequence, BATCH):
+                for row in rows:
+                    self._apply(row)
+                if len(rows) < BATCH:
+                    return
+
+    async def poll(self) -> None:
+        """One turn of the tail: catches up, and notices that the database went away or came back."""
+        before = (self.outage, self.serving)
+        try:
+            async with asyncio.timeout(POLL_TIMEOUT.total_seconds()):
+                await self.catch_up()
+            self.outage_since = None
+        except (StoreUnavailable, TimeoutError):
+            if self.outage_since is None:
+                self.outage_since = self._monotonic()
+        self._forget_expired()
+        if (self.outage, self.serving) != before:
+            self._on_change()
+
+    async def tail(self) -> None:
+        """Polls until cancelled."""
+        while True:
+            await self.poll()
+            await asyncio.sleep(POLL_INTERVAL.total_seconds())
+
+    def _remember(self, account: Account, sequence: int) -> None:
+        """Keeps an account, unless a row was applied since it was read: that row may have been about it."""
+        if sequence != self.sequence:
+            return
+        self._accounts[account.client_id] = account
+        self._accounts.move_to_end(account.client_id)
+        self._client_ids[account.id] = account.client_id
+        if len(self._accounts) > MAX_ACCOUNTS:
+            _, oldest = self._accounts.popitem(last=False)
+            self._client_ids.pop(oldest.id, None)
+
+    def _apply(self, row: LedgerRow) -> None:
+        self.sequence = row.sequence
+        if row.kind == EventKind.TOKEN_REVOKED:
+            jti, expire_time = row.subject, datetime.fromisoformat(row.parsed()["expire_time"])
+            self._revoked[jti] = expire_time
+        elif row.kind == EventKind.ACCOUNT_CREATED:
+            self._misses.clear()
+        else:
+            client_id = self._client_ids.pop(row.subject, None)
+            if client_id is not None:
+                self._accounts.pop(client_id, None)
+
+    def _forget_expired(self) -> None:
+        now = self._now()
+        for jti in [jti for jti, expire_time in self._revoked.items() if expire_time <= now]:
+            del self._revoked[jti]
