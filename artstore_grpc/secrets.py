@@ -108,7 +108,7 @@ class Hasher:
         return await asyncio.wrap_future(future)
 
     def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Frees the place when the thread is done, not when a caller gives up: a cancelled wait still burns its core."""
+        """Frees the place when the thread is done: a caller that gave up still burns its core."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody counts any more
             loop.call_soon_threadsafe(self._count)
 

@@ -1,0 +1,172 @@
+"""Access tokens: issued (RFC 6749 §4.4, RFC 9068), introspected (RFC 7662), revoked (RFC 7009).
+
+A token is a signature; nothing is written for one. The callers of this module are authenticated already.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from artstore_grpc.audiences import Audiences
+from artstore_grpc.authentication import Authenticator
+from artstore_grpc.call import Caller
+from artstore_grpc.errors import InvalidScope, UnauthorizedClient, UnsupportedGrantType, invalid
+from artstore_grpc.keys import BadToken, Keyring
+from artstore_grpc.model import ACCOUNTS_WRITE, SCOPES, Account, Event, EventKind, Revocation
+from artstore_grpc.replica import Replica
+from artstore_grpc.store.protocol import Store
+
+GRANT = "client_credentials"
+"""RFC 6749 §4.4.2."""
+SCOPE_FORM = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
+"""RFC 6749 §3.3."""
+MAX_TOKEN_LENGTH = 16 * 1024
+"""Ours are under 2 KB; a longer one is refused before it is parsed."""
+OUTAGE_LIFETIME = timedelta(minutes=5)
+"""The longest life of a token issued while the database is down (DESIGN §4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token as issued. `repr` hides it."""
+
+    text: str = field(repr=False)
+    lifetime: timedelta
+    scopes: tuple[str, ...]
+    audiences: tuple[str, ...]
+    issue_time: datetime
+    secret_expire_time: datetime | None
+    jti: str
+
+
+class Tokens:
+    """The rules of tokens."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        replica: Replica,
+        keyring: Keyring,
+        authenticator: Authenticator,
+        audiences: Audiences,
+        lifetime: timedelta,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._replica = replica
+        self._keyring = keyring
+        self._authenticator = authenticator
+        self._audiences = audiences
+        self._lifetime = lifetime
+        self._now = now
+
+    def issue(self, caller: Caller, *, scope: str, audience: tuple[str, ...]) -> IssuedToken:
+        """A token for the caller. Raises UnauthorizedClient, InvalidScope, InvalidTarget."""
+        account = caller.account
+        if account.introspection_only:
+            raise UnauthorizedClient
+        scopes = granted_scopes(account, scope)
+        audiences = self._audiences.granted(account, audience)
+        now = self._now().replace(microsecond=0)
+        lifetime = min(self._lifetime, OUTAGE_LIFETIME) if self._replica.outage else self._lifetime
+        jti = uuid.uuid4().hex
+        text = self._keyring.sign(self._claims(account, scopes, audiences, now, lifetime, jti))
+        expire_time = next((s.expire_time for s in account.secrets if s.id == caller.secret_id), None)
+        return IssuedToken(text, lifetime, scopes, audiences, now, expire_time, jti)
+
+    def _claims(
+        self,
+        account: Account,
+        scopes: tuple[str, ...],
+        audiences: tuple[str, ...],
+        now: datetime,
+        lifetime: timedelta,
+        jti: str,
+    ) -> dict[str, Any]:
+        """RFC 9068 §2.2, and what ArtStore's services ask of every token."""
+        issued = int(now.timestamp())
+        return {
+            "iss": self._audiences.issuer,
+            "sub": account.id,
+            "aud": audiences[0] if len(audiences) == 1 else list(audiences),
+            "client_id": account.client_id,
+            "scope": " ".join(scopes),
+            "role": account.role.value,
+            "name": account.name,
+            "rate_limit": account.rate_limit,
+            "epoch": account.epoch,
+            "iat": issued,
+            "nbf": issued,
+            "exp": issued + int(lifetime.total_seconds()),
+            "jti": jti,
+        }
+
+    async def introspect(self, caller: Caller, token: str) -> dict[str, Any] | None:
+        """The claims of a live token that the caller may see, else None (RFC 7662 §2.2)."""
+        claims = self._verified(token)
+        if claims is None or not may_introspect(caller, claims):
+            return None
+        return claims if await self._authenticator.live(claims) else None
+
+    async def revoke(self, caller: Caller, token: str) -> None:
+        """Revokes a token durably. An unknown or dead one is a success (RFC 7009 §2.2); raises UnauthorizedClient for
+        another account's (§2.1)."""
+        claims = self._verified(token)
+        if claims is None:
+            return
+        if claims["sub"] != caller.account.id and ACCOUNTS_WRITE not in caller.scopes:
+            raise UnauthorizedClient("The token was issued to another account.", reason="NOT_YOUR_TOKEN")
+        expire_time = datetime.fromtimestamp(claims["exp"], UTC)
+        async with self._store.unit() as unit:
+            if await unit.add_revocation(Revocation(claims["jti"], claims["sub"], expire_time)):
+                detail = {"account_id": claims["sub"], "expire_time": expire_time.isoformat()}
+                actor = caller.account.client_id
+                unit.record(Event(self._now(), actor, EventKind.TOKEN_REVOKED, claims["jti"], detail))
+        await self._replica.catch_up()
+
+    def _verified(self, token: str) -> dict[str, Any] | None:
+        if not token:
+            raise invalid("token", "is missing")
+        if len(token) > MAX_TOKEN_LENGTH:
+            return None
+        try:
+            return self._keyring.verify(token, self._audiences.issuer)
+        except BadToken:
+            return None
+
+
+def check_grant(grant_type: str) -> None:
+    """Raises InvalidRequest without a grant_type, UnsupportedGrantType for any but client_credentials."""
+    if not grant_type:
+        raise invalid("grant_type", "is missing")
+    if grant_type != GRANT:
+        raise UnsupportedGrantType
+
+
+def granted_scopes(account: Account, asked: str) -> tuple[str, ...]:
+    """The scopes of a token, in their fixed order; none asked is all (RFC 6749 §3.3). Raises InvalidScope."""
+    granted = account.granted_scopes
+    if not asked:
+        return granted
+    if not SCOPE_FORM.fullmatch(asked):
+        raise InvalidScope
+    wanted = set(asked.split(" "))
+    if not wanted <= set(granted):
+        raise InvalidScope
+    return tuple(scope for scope in SCOPES if scope in wanted)
+
+
+def may_introspect(caller: Caller, claims: dict[str, Any]) -> bool:
+    """Its own tokens, those for an audience that it serves, and an administrator's every one."""
+    audience = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+    return (
+        claims["sub"] == caller.account.id
+        or ACCOUNTS_WRITE in caller.scopes
+        or not set(caller.account.served_audiences).isdisjoint(audience)
+    )
