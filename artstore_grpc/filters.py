@@ -65,7 +65,7 @@ def comparison(field: tuple[str, str], operator: tuple[str, str], value: tuple[s
 def converted(field: str, text: str) -> str | datetime:
     if field == "secret_expire_time":
         return moment(text)
-    known = {"role": set(Role), "state": set(State)}.get(field)
+    known: set[str] = {"role": set[str](Role), "state": set[str](State)}.get(field, set())
     short = re.sub(r"^(ROLE|STATE)_", "", text).lower() if known else text
     if "\0" in short or (known and short not in known):
         raise invalid("filter", f"has an unknown {field}")

@@ -35,7 +35,7 @@ def place(vault: Vault, token: str, *query: str) -> tuple[datetime, str] | None:
         if len(token) > MAX_TOKEN_LENGTH:
             raise ValueError
         sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        time, id = json.loads(vault.open(sealed, "page", *query))
+        time, last = json.loads(vault.open(sealed, "page", *query))
     except (WrongKey, binascii.Error, ValueError):
         raise invalid("page_token", "is not one of this query's", reason="INVALID_PAGE_TOKEN") from None
-    return datetime.fromisoformat(time), id
+    return datetime.fromisoformat(time), last

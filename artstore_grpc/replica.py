@@ -8,6 +8,7 @@ the outage window ends. Nothing here decides who may do what.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from artstore_grpc.store.protocol import Store
 POLL_INTERVAL = timedelta(milliseconds=250)
 POLL_TIMEOUT = timedelta(seconds=2)
 """After so long without an answer the database counts as down."""
+FORGET_INTERVAL = timedelta(minutes=1)
+"""How often expired revocations are dropped; till then they only refuse tokens that have expired anyway."""
 BATCH = 1000
 MAX_ACCOUNTS = 100_000
 """About 2 KB each."""
@@ -51,6 +54,7 @@ class Replica:
         self._client_ids: dict[str, str] = {}
         self._misses: OrderedDict[str, None] = OrderedDict()
         self._revoked: dict[str, datetime] = {}
+        self._forget_at = 0.0
         self._catching_up = asyncio.Lock()
 
     async def load(self) -> None:
@@ -131,6 +135,11 @@ class Replica:
                 if len(rows) < BATCH:
                     return
 
+    async def after_write(self) -> None:
+        """Reads one's own write back; if that fails the write stands all the same, and the poll brings it."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.catch_up()
+
     async def poll(self) -> None:
         """One turn of the tail: catches up, and notices that the database went away or came back."""
         before = (self.outage, self.serving)
@@ -175,6 +184,9 @@ class Replica:
                 self._accounts.pop(client_id, None)
 
     def _forget_expired(self) -> None:
+        if self._monotonic() < self._forget_at:
+            return
+        self._forget_at = self._monotonic() + FORGET_INTERVAL.total_seconds()
         now = self._now()
         for jti in [jti for jti, expire_time in self._revoked.items() if expire_time <= now]:
             del self._revoked[jti]

@@ -128,7 +128,7 @@ class Tokens:
                 detail = {"account_id": claims["sub"], "expire_time": expire_time.isoformat()}
                 actor = caller.account.client_id
                 unit.record(Event(self._now(), actor, EventKind.TOKEN_REVOKED, claims["jti"], detail))
-        await self._replica.catch_up()
+        await self._replica.after_write()
 
     def _verified(self, token: str) -> dict[str, Any] | None:
         if not token:
