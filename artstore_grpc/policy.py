@@ -32,15 +32,18 @@ class Rule:
 
     authentication: Authentication
     scope: str = ""
+    serves_in_outage: bool = False
+    """Whether it goes on while the database is down; the others answer UNAVAILABLE at once."""
 
 
-PUBLIC = Rule(Authentication.NONE)
+PUBLIC = Rule(Authentication.NONE, serves_in_outage=True)
+ISSUE = Rule(Authentication.CLIENT, serves_in_outage=True)
 CLIENT = Rule(Authentication.CLIENT)
 READ_ACCOUNTS = Rule(Authentication.BEARER, ACCOUNTS_READ)
 WRITE_ACCOUNTS = Rule(Authentication.BEARER, ACCOUNTS_WRITE)
 
 POLICY: dict[str, Rule] = {
-    f"{PACKAGE}.TokenService/IssueToken": CLIENT,
+    f"{PACKAGE}.TokenService/IssueToken": ISSUE,
     f"{PACKAGE}.TokenService/IntrospectToken": CLIENT,
     f"{PACKAGE}.TokenService/RevokeToken": CLIENT,
     f"{PACKAGE}.TokenService/GetJsonWebKeySet": PUBLIC,

@@ -102,10 +102,10 @@ def plain(value: Account | Secret) -> dict[str, Any]:
 
 
 def restored(kind: type[T], values: dict[str, Any]) -> T:
-    def value(name: str, v: Any) -> Any:
-        if name.endswith("_time") and v is not None:
-            return datetime.fromisoformat(v)
-        return tuple(v) if isinstance(v, list) else v
-
-    known = {name: value(name, v) for name, v in values.items()}
-    return kind(**known, **({"hash": ""} if kind is Secret else {}))
+    known: dict[str, Any] = {"hash": ""} if kind is Secret else {}
+    for name, value in values.items():
+        if name.endswith("_time") and value is not None:
+            known[name] = datetime.fromisoformat(value)
+        else:
+            known[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**known)

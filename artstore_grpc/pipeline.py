@@ -1,0 +1,186 @@
+"""What every call passes once, whichever door it came in by.
+
+In this order: a bound on calls in flight, decoding, the policy table (default deny), authentication, the account's
+limit, the scope, the deadline, the method; then, whatever happened, one log line and the metrics. Every error that
+leaves here is an IdentityError; this is the one place that catches everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from artstore_grpc import errors
+from artstore_grpc.authentication import Authenticator, Credentials, gathered
+from artstore_grpc.call import MAX_MESSAGE_BYTES, Call, Caller
+from artstore_grpc.ephemeral.protocol import Limiter
+from artstore_grpc.policy import POLICY, Authentication, Rule
+from artstore_grpc.replica import Replica
+from artstore_grpc.telemetry.logs import Logger
+from artstore_grpc.telemetry.metrics import Metrics
+from artstore_grpc.vault import Vault
+
+MAX_SECONDS = 30.0
+"""What a call without a deadline may take."""
+BUSY_RETRY = timedelta(seconds=1)
+
+Behavior = Callable[[Any, Call], Awaitable[Message]]
+"""A method: its message and the call in, its answer out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method as the pipeline runs it."""
+
+    name: str
+    request: type[Message]
+    behavior: Behavior
+    rule: Rule
+
+
+class Pipeline:
+    """The way of every call. `methods` without a row in the policy table are not served at all."""
+
+    def __init__(
+        self,
+        *,
+        behaviors: Mapping[str, tuple[type[Message], Behavior]],
+        authenticator: Authenticator,
+        limiter: Limiter,
+        replica: Replica,
+        vault: Vault,
+        metrics: Metrics,
+        logger: Logger,
+        max_in_flight: int,
+    ) -> None:
+        self.methods = {
+            name: Method(name, request, behavior, POLICY[name])
+            for name, (request, behavior) in behaviors.items()
+            if name in POLICY
+        }
+        self.in_flight = 0
+        self._authenticator = authenticator
+        self._limiter = limiter
+        self._replica = replica
+        self._vault = vault
+        self._metrics = metrics
+        self._logger = logger
+        self._max_in_flight = max_in_flight
+
+    async def __call__(self, message: Message | bytes, call: Call) -> Message:
+        """Runs a call to its end. Raises an IdentityError, with `denial_id` where authentication was denied."""
+        started = time.perf_counter()
+        error: errors.IdentityError | None = None
+        self.in_flight += 1
+        try:
+            return await self._timed(message, call)
+        except errors.IdentityError as refused:
+            error = refused
+            raise
+        except errors.StoreUnavailable as down:
+            error = errors.Unavailable(reason="DATABASE_UNAVAILABLE", cause=str(down), retry_after=BUSY_RETRY)
+            raise error from None
+        except asyncio.CancelledError:
+            error = errors.DeadlineExceeded(reason="CANCELLED", cause="the caller went away")
+            raise
+        except Exception as defect:
+            error = errors.Internal(cause=type(defect).__name__)
+            self._logger.exception("call failed unexpectedly", method=call.method, request_id=call.request_id)
+            raise error from None
+        finally:
+            self.in_flight -= 1
+            self._finished(call, error, time.perf_counter() - started)
+
+    async def _timed(self, message: Message | bytes, call: Call) -> Message:
+        seconds = MAX_SECONDS if call.timeout_seconds is None else min(call.timeout_seconds, MAX_SECONDS)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._run(message, call)
+        except TimeoutError:
+            raise errors.DeadlineExceeded from None
+
+    async def _run(self, message: Message | bytes, call: Call) -> Message:
+        if self.in_flight > self._max_in_flight:
+            raise errors.Overloaded(reason="TOO_MANY_CALLS", retry_after=BUSY_RETRY)
+        method = self.methods.get(call.method)
+        if method is None:
+            raise errors.Unimplemented
+        decoded = parsed(method.request, message) if isinstance(message, bytes) else message
+        if not method.rule.serves_in_outage:
+            self._replica.require_database()
+        call.caller = await self._authenticated(method.rule, decoded, call)
+        if call.caller is not None:
+            await self._charge(call.caller)
+            if method.rule.scope and method.rule.scope not in call.caller.scopes:
+                raise errors.PermissionDenied("The token lacks the scope that this needs.", reason="INSUFFICIENT_SCOPE")
+        return await method.behavior(decoded, call)
+
+    async def _authenticated(self, rule: Rule, message: Message, call: Call) -> Caller | None:
+        if rule.authentication is Authentication.NONE:
+            return None
+        if rule.authentication is Authentication.CLIENT:
+            return await self._authenticator.client(gathered(fields_of(message), call.authorization), call.source)
+        if rule.authentication is Authentication.BEARER_OR_SELF and is_basic(call.authorization):
+            return await self._authenticator.client(gathered(Credentials(), call.authorization), call.source)
+        return await self._authenticator.bearer(call.authorization)
+
+    async def _charge(self, caller: Caller) -> None:
+        wait = await self._limiter.charge(caller.account.id, caller.account.rate_limit)
+        if wait is not None:
+            raise errors.RateLimited("The account is over its rate limit.", retry_after=wait)
+
+    def _finished(self, call: Call, error: errors.IdentityError | None, seconds: float) -> None:
+        """The canonical log line and the metrics of one call; seals the cause of a denial for ExplainDenial."""
+        code = errors.OUTCOMES[type(error)].grpc if error else "OK"
+        known = call.method if call.method in self.methods else "unknown"
+        self._metrics.calls.labels(known, call.door, code).inc()
+        self._metrics.latency.labels(known).observe(seconds)
+        if isinstance(error, errors.InvalidClient | errors.InvalidToken):
+            error.denial_id = self._vault.denial_id(error.cause)
+            self._metrics.denials.labels(error.default_reason).inc()
+        self._log(call, code, error, seconds)
+
+    def _log(self, call: Call, code: str, error: errors.IdentityError | None, seconds: float) -> None:
+        fields: dict[str, Any] = {
+            "method": call.method,
+            "door": call.door,
+            "code": code,
+            "duration_ms": round(seconds * 1000, 3),
+            "source": call.source,
+            "request_id": call.request_id,
+            **call.fields,
+        }
+        if call.traceparent:
+            fields["traceparent"] = call.traceparent
+        if call.caller is not None:
+            fields["client_id"] = call.caller.account.client_id
+        if error is not None:
+            fields |= {"reason": error.reason, "cause": error.cause}
+        (self._logger.error if code == "INTERNAL" else self._logger.info)("call", **fields)
+
+
+def parsed(kind: type[Message], data: bytes) -> Message:
+    """A message from its bytes. Raises InvalidRequest: gRPC itself would answer UNKNOWN."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise errors.InvalidRequest(f"The message exceeds {MAX_MESSAGE_BYTES:,} bytes.", reason="MESSAGE_TOO_LARGE")
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise errors.InvalidRequest("The message can't be decoded.", reason="UNDECODABLE_MESSAGE") from None
+
+
+def fields_of(message: Any) -> Credentials:
+    """The client credentials in a request's fields."""
+    return Credentials(
+        message.client_id, message.client_secret, message.client_assertion_type, message.client_assertion
+    )
+
+
+def is_basic(authorization: str | None) -> bool:
+    return authorization is not None and authorization.strip()[:6].lower() == "basic "

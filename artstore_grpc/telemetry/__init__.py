@@ -1,0 +1,1 @@
+"""How the service is seen: logs and metrics."""
