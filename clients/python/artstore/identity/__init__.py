@@ -1,0 +1,51 @@
+"""The Python client of the ArtStore identity service: `Client` for asyncio, `get_token` for everything else."""
+
+from artstore.identity.client import Client, get_token
+from artstore.identity.errors import (
+    AlreadyExists,
+    Conflict,
+    DeadlineExceeded,
+    EtagMismatch,
+    FailedPrecondition,
+    IdentityError,
+    InvalidClient,
+    InvalidRequest,
+    InvalidScope,
+    InvalidTarget,
+    InvalidToken,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    Violation,
+)
+from artstore.identity.v1.service_account_service_pb2 import Role, Secret, ServiceAccount, State
+
+__all__ = [
+    "AlreadyExists",
+    "Client",
+    "Conflict",
+    "DeadlineExceeded",
+    "EtagMismatch",
+    "FailedPrecondition",
+    "IdentityError",
+    "InvalidClient",
+    "InvalidRequest",
+    "InvalidScope",
+    "InvalidTarget",
+    "InvalidToken",
+    "NotFound",
+    "PermissionDenied",
+    "RateLimited",
+    "Role",
+    "Secret",
+    "ServiceAccount",
+    "State",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "Violation",
+    "get_token",
+]

@@ -1,0 +1,63 @@
+"""The client's methods on tokens: TokenService, method by method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from artstore.identity.connection import Connection
+from artstore.identity.v1 import token_service_pb2 as pb
+from artstore.identity.v1.token_service_pb2_grpc import TokenServiceAsyncStub, TokenServiceStub
+
+CLIENT_CREDENTIALS = "client_credentials"
+"""The one grant there is (RFC 6749 §4.4)."""
+
+
+class TokenMethods(Connection):
+    """Tokens: issued, looked at, revoked; and what verifies them."""
+
+    @property
+    def _tokens(self) -> TokenServiceAsyncStub:
+        return TokenServiceStub(self._channel)
+
+    async def issue_token(self, *, scope: str = "", audience: Iterable[str] = ()) -> pb.IssueTokenResponse:
+        """Gets an access token for this client's account.
+
+        `scope` is space-delimited (RFC 6749 §3.3), empty for all that the account has; `audience` empty for the
+        service's default one. Raises InvalidClient, InvalidScope, InvalidTarget, PermissionDenied, RateLimited.
+        """
+        request = pb.IssueTokenRequest(
+            grant_type=CLIENT_CREDENTIALS,
+            client_id=self.client_id,
+            client_secret=self._client_secret,
+            scope=scope,
+            audience=audience,
+        )
+        return await self._call(self._tokens.IssueToken, request)
+
+    async def introspect(self, token: str, *, token_type_hint: str = "") -> pb.IntrospectTokenResponse:
+        """Asks whether a token is live, and what it says (RFC 7662); one that may not be asked about is not active."""
+        request = pb.IntrospectTokenRequest(
+            token=token,
+            token_type_hint=token_type_hint,
+            client_id=self.client_id,
+            client_secret=self._client_secret,
+        )
+        return await self._call(self._tokens.IntrospectToken, request)
+
+    async def revoke(self, token: str, *, token_type_hint: str = "") -> None:
+        """Revokes a token (RFC 7009); an unknown or expired one is a success. Raises PermissionDenied on another's."""
+        request = pb.RevokeTokenRequest(
+            token=token,
+            token_type_hint=token_type_hint,
+            client_id=self.client_id,
+            client_secret=self._client_secret,
+        )
+        await self._call(self._tokens.RevokeToken, request)
+
+    async def json_web_key_set(self) -> pb.GetJsonWebKeySetResponse:
+        """The public keys that verify the service's tokens (RFC 7517), and how long they may be kept."""
+        return await self._call(self._tokens.GetJsonWebKeySet, pb.GetJsonWebKeySetRequest())
+
+    async def server_metadata(self) -> pb.GetServerMetadataResponse:
+        """The service's metadata (RFC 8414): its issuer, its endpoints, what it supports."""
+        return await self._call(self._tokens.GetServerMetadata, pb.GetServerMetadataRequest())
