@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,6 +16,12 @@ from artstore_grpc.model import Account
 
 MAX_MESSAGE_BYTES = 64 * 1024
 """The largest request message or HTTP body. An account at every bound is under 16 KiB."""
+
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What may come in as `x-request-id`: it goes to the log and back to the caller."""
+TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context §3.2."""
 
 
 @dataclass(slots=True)
@@ -49,6 +56,14 @@ class Call:
     """Set by the pipeline's authentication."""
     fields: dict[str, Any] = field(default_factory=dict)
     """What the log line should also say."""
+
+
+def correlated(call: Call, request_id: str, traceparent: str) -> None:
+    """Takes over what a caller sent to correlate by, if it is well-formed; anything else is dropped silently."""
+    if REQUEST_ID.fullmatch(request_id):
+        call.request_id = request_id
+    if TRACEPARENT.fullmatch(traceparent):
+        call.traceparent = traceparent
 
 
 class Backend(Protocol):

@@ -73,8 +73,9 @@ class Keyring:
 
     @property
     def active(self) -> LoadedKey:
-        """The key that signs. `load` must have run."""
-        assert self._active is not None
+        """The key that signs. Raises StoreUnavailable until `load` has read it."""
+        if self._active is None:
+            raise StoreUnavailable("the signing keys were not read yet")
         return self._active
 
     async def load(self) -> None:
@@ -113,7 +114,8 @@ class Keyring:
         return decoded.claims
 
     def public_keys(self) -> list[dict[str, Any]]:
-        """The JWKs of every key whose tokens may still be live (RFC 7517 §5)."""
+        """The JWKs of every key whose tokens may still be live (RFC 7517 §5). Raises as `active` does."""
+        assert self.active
         return [dict(loaded.stored.public_jwk) for loaded in self._keys.values()]
 
     def _algorithms(self) -> list[str]:

@@ -36,12 +36,11 @@ Behavior = Callable[[Any, Call], Awaitable[Message]]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method as the pipeline runs it."""
+    """A method as the pipeline runs it: `check` refuses what is wrong whoever sends it, before authentication."""
 
-    name: str
     request: type[Message]
     behavior: Behavior
-    rule: Rule
+    check: Callable[[Any], None] | None = None
 
 
 class Pipeline:
@@ -50,7 +49,7 @@ class Pipeline:
     def __init__(
         self,
         *,
-        behaviors: Mapping[str, tuple[type[Message], Behavior]],
+        methods: Mapping[str, Method],
         authenticator: Authenticator,
         limiter: Limiter,
         replica: Replica,
@@ -59,11 +58,7 @@ class Pipeline:
         logger: Logger,
         max_in_flight: int,
     ) -> None:
-        self.methods = {
-            name: Method(name, request, behavior, POLICY[name])
-            for name, (request, behavior) in behaviors.items()
-            if name in POLICY
-        }
+        self.methods = {name: (method, POLICY[name]) for name, method in methods.items() if name in POLICY}
         self.in_flight = 0
         self._authenticator = authenticator
         self._limiter = limiter
@@ -108,16 +103,18 @@ class Pipeline:
     async def _run(self, message: Message | bytes, call: Call) -> Message:
         if self.in_flight > self._max_in_flight:
             raise errors.Overloaded(reason="TOO_MANY_CALLS", retry_after=BUSY_RETRY)
-        method = self.methods.get(call.method)
-        if method is None:
+        if call.method not in self.methods:
             raise errors.Unimplemented
+        method, rule = self.methods[call.method]
         decoded = parsed(method.request, message) if isinstance(message, bytes) else message
-        if not method.rule.serves_in_outage:
+        if method.check is not None:
+            method.check(decoded)
+        if not rule.serves_in_outage:
             self._replica.require_database()
-        call.caller = await self._authenticated(method.rule, decoded, call)
+        call.caller = await self._authenticated(rule, decoded, call)
         if call.caller is not None:
             await self._charge(call.caller)
-            if method.rule.scope and method.rule.scope not in call.caller.scopes:
+            if rule.scope and rule.scope not in call.caller.scopes:
                 raise errors.PermissionDenied("The token lacks the scope that this needs.", reason="INSUFFICIENT_SCOPE")
         return await method.behavior(decoded, call)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -44,7 +45,7 @@ class Replica:
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.sequence = 0
-        self.outage_since: float | None = None
+        self.outage_since: float | None = -math.inf  # until `load` has read the store
         self._store = store
         self._now = now
         self._monotonic = monotonic
@@ -62,6 +63,8 @@ class Replica:
         self.sequence, _ = await self._store.head()
         for revocation in await self._store.revocations(self._now()):
             self._revoked[revocation.jti] = revocation.expire_time
+        self.outage_since = None
+        self._on_change()
 
     @property
     def outage(self) -> bool:

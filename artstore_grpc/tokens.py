@@ -42,6 +42,8 @@ class IssuedToken:
     issue_time: datetime
     secret_expire_time: datetime | None
     jti: str
+    outage: bool
+    """Whether it was issued while the database was down."""
 
 
 class Tokens:
@@ -74,11 +76,12 @@ class Tokens:
         scopes = granted_scopes(account, scope)
         audiences = self._audiences.granted(account, audience)
         now = self._now().replace(microsecond=0)
-        lifetime = min(self._lifetime, OUTAGE_LIFETIME) if self._replica.outage else self._lifetime
+        outage = self._replica.outage
+        lifetime = min(self._lifetime, OUTAGE_LIFETIME) if outage else self._lifetime
         jti = uuid.uuid4().hex
         text = self._keyring.sign(self._claims(account, scopes, audiences, now, lifetime, jti))
         expire_time = next((s.expire_time for s in account.secrets if s.id == caller.secret_id), None)
-        return IssuedToken(text, lifetime, scopes, audiences, now, expire_time, jti)
+        return IssuedToken(text, lifetime, scopes, audiences, now, expire_time, jti, outage)
 
     def _claims(
         self,
@@ -131,8 +134,6 @@ class Tokens:
         await self._replica.after_write()
 
     def _verified(self, token: str) -> dict[str, Any] | None:
-        if not token:
-            raise invalid("token", "is missing")
         if len(token) > MAX_TOKEN_LENGTH:
             return None
         try:
@@ -147,6 +148,12 @@ def check_grant(grant_type: str) -> None:
         raise invalid("grant_type", "is missing")
     if grant_type != GRANT:
         raise UnsupportedGrantType
+
+
+def check_token(token: str) -> None:
+    """Raises InvalidRequest without a token (RFC 7662 §2.1, RFC 7009 §2.1)."""
+    if not token:
+        raise invalid("token", "is missing")
 
 
 def granted_scopes(account: Account, asked: str) -> tuple[str, ...]:

@@ -71,9 +71,7 @@ def from_status(code: grpc.StatusCode, status: Status | None, message: str) -> e
     if info is None or info.domain != errors.DOMAIN:
         return BY_CODE.get(code.name, errors.Internal)(cause=message, retry_after=retry_after)
     kind = BY_REASON.get((code.name, info.metadata.get("kind", "")), BY_CODE.get(code.name, errors.Internal))
-    error = kind(
-        status.message if status else "", reason=info.reason, violations=violations, retry_after=retry_after
-    )
+    error = kind(status.message if status else "", reason=info.reason, violations=violations, retry_after=retry_after)
     error.denial_id = info.metadata.get("denial_id", "")
     return error
 

@@ -1,0 +1,125 @@
+"""Accounts, roles, states, times and durations: protobuf ⇄ model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from artstore.identity.v1 import service_account_service_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from artstore_grpc import accounts, model
+from artstore_grpc.accounts import Draft, Target
+from artstore_grpc.audiences import Audiences
+from artstore_grpc.errors import invalid
+
+MUTABLE = (
+    "name",
+    "description",
+    "role",
+    "rate_limit",
+    "scopes",
+    "audiences",
+    "served_audiences",
+    "introspection_only",
+)
+"""What an update mask may name."""
+
+
+def timestamp(value: datetime | None) -> Timestamp | None:
+    if value is None:
+        return None
+    made = Timestamp()
+    made.FromDatetime(value.astimezone(UTC))
+    return made
+
+
+def duration(value: timedelta) -> Duration:
+    made = Duration()
+    made.FromTimedelta(value)
+    return made
+
+
+def role_of(value: int) -> model.Role:
+    """A role from the wire. Raises InvalidRequest for none and for an unknown one."""
+    if value == pb.ROLE_UNSPECIFIED:
+        raise invalid("role", "is missing")
+    if value not in pb.Role.values():
+        raise invalid("role", "is unknown")
+    return model.Role(pb.Role.Name(value).removeprefix("ROLE_").lower())  # type: ignore[arg-type]
+
+
+def secret_message(secret: model.Secret) -> pb.Secret:
+    return pb.Secret(
+        id=secret.id,
+        create_time=timestamp(secret.create_time),
+        expire_time=timestamp(secret.expire_time),
+        last_used_time=timestamp(secret.last_used_time),
+        last_used_source=secret.last_used_source,
+    )
+
+
+def account_message(account: model.Account, audiences: Audiences, now: datetime) -> pb.ServiceAccount:
+    """An account as it stands at `now`, its defaults resolved."""
+    return pb.ServiceAccount(
+        id=account.id,
+        client_id=account.client_id,
+        name=account.name,
+        description=account.description,
+        role=pb.Role.Value(f"ROLE_{account.role.name}"),
+        state=pb.State.Value(f"STATE_{account.state(now).name}"),
+        rate_limit=account.rate_limit,
+        scopes=account.granted_scopes,
+        audiences=audiences.allowed(account),
+        served_audiences=account.served_audiences,
+        introspection_only=account.introspection_only,
+        is_system=account.is_system,
+        secrets=[secret_message(secret) for secret in account.live_secrets(now)],
+        etag=accounts.etag(account),
+        create_time=timestamp(account.create_time),
+        update_time=timestamp(account.update_time),
+        delete_time=timestamp(account.delete_time),
+        purge_time=timestamp(account.purge_time),
+        secret_expire_time=timestamp(account.secret_expire_time),
+    )
+
+
+def draft(message: pb.ServiceAccount) -> Draft:
+    """What to create; output-only fields are ignored (AIP-203)."""
+    return Draft(**changes(message, tuple(name for name in MUTABLE)))
+
+
+def changes(message: pb.ServiceAccount, names: tuple[str, ...]) -> dict[str, Any]:
+    """The values of fields as the model has them."""
+    return {name: value_of(message, name) for name in names}
+
+
+def value_of(message: pb.ServiceAccount, name: str) -> Any:
+    value = getattr(message, name)
+    if name == "role":
+        return role_of(value)
+    if name == "rate_limit":
+        return value or model.DEFAULT_RATE_LIMIT
+    return tuple(value) if name in ("scopes", "audiences", "served_audiences") else value
+
+
+def masked(message: pb.ServiceAccount, paths: tuple[str, ...]) -> Mapping[str, Any]:
+    """The changes an update asks for (AIP-134): the paths named, `*` for all, or the fields that are set."""
+    for path in paths:
+        if path != "*" and path not in MUTABLE:
+            raise invalid("update_mask", f"may name {', '.join(MUTABLE)}, or be *")
+    if "*" in paths:
+        if len(paths) > 1:
+            raise invalid("update_mask", "must be * alone")
+        return changes(message, MUTABLE)
+    names = paths or tuple(name for name in MUTABLE if getattr(message, name))
+    if not names:
+        raise invalid("update_mask", "names nothing to change")
+    return changes(message, names)
+
+
+def target(message: Any) -> Target:
+    """The account that a request names by `id`, and its `etag`."""
+    return Target(message.id, message.etag)

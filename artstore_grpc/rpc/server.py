@@ -1,0 +1,118 @@
+"""The gRPC server: raw bytes in, the pipeline, raw bytes out; health and reflection beside it.
+
+Handlers are registered without (de)serialisers, since gRPC itself would answer bytes that don't decode with UNKNOWN
+before any of our code runs; and one abort, here, turns an IdentityError into a status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from artstore_grpc.addresses import source_address
+from artstore_grpc.call import Call, correlated
+from artstore_grpc.errors import IdentityError
+from artstore_grpc.pipeline import Pipeline
+from artstore_grpc.rpc.health import Health
+from artstore_grpc.rpc.methods import SERVICES, full_name
+from artstore_grpc.rpc.status import DETAILS_KEY, code_of, to_status
+from artstore_grpc.settings import Address, Network
+
+MAX_RECEIVE_BYTES = 4 * 1024 * 1024
+"""gRPC's own bound, past which its core answers RESOURCE_EXHAUSTED; the pipeline's own is far below."""
+MAX_METADATA_BYTES = 16 * 1024
+MIN_PING_INTERVAL_MS = 10_000
+"""Clients may keep alive every 10 s; less often than any client of ours does, or `too_many_pings` would end it."""
+
+OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.so_reuseport", 0),  # a second server on this port must fail loudly, not take half the connections
+    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+Handler = Callable[[bytes, Any], Awaitable[bytes]]
+
+
+class CannotBind(Exception):
+    """An address is taken, or isn't this machine's; the message says which."""
+
+
+def server(pipeline: Pipeline, health_servicer: Health, trusted: tuple[Network, ...]) -> grpc.aio.Server:
+    """The server with every method of the policy table, health and reflection; not started, not bound."""
+    made = grpc.aio.server(options=OPTIONS)
+    for service in SERVICES:
+        handlers = {
+            method.name: grpc.unary_unary_rpc_method_handler(bound(pipeline, full_name(method), trusted))
+            for method in service.methods
+            if full_name(method) in pipeline.methods
+        }
+        made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, made)
+    names = (*(service.full_name for service in SERVICES), health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, made)
+    return made
+
+
+def health_server(health_servicer: Health) -> grpc.aio.Server:
+    """A server of `grpc.health.v1` alone."""
+    made = grpc.aio.server(options=OPTIONS)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, made)
+    return made
+
+
+def bind(made: grpc.aio.Server, address: Address) -> Address:
+    """Binds an address and returns it as bound. Raises CannotBind."""
+    try:
+        port = made.add_insecure_port(str(address))
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise CannotBind(f"Can't listen on {address}: the port is taken, or the address isn't this machine's.")
+    return Address(host=address.host, port=port)
+
+
+def bound(pipeline: Pipeline, method: str, trusted: tuple[Network, ...]) -> Handler:
+    """A handler that passes raw bytes to the pipeline."""
+
+    async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        call = call_of(method, context, trusted)
+        try:
+            return (await pipeline(data, call)).SerializeToString()
+        except IdentityError as error:
+            refused = error
+        details = ((DETAILS_KEY, to_status(refused).SerializeToString()),)
+        await context.abort(code_of(refused), refused.message, details)
+
+    return handle
+
+
+def call_of(method: str, context: grpc.aio.ServicerContext[Any, Any], trusted: tuple[Network, ...]) -> Call:
+    """What the metadata say of a call."""
+    metadata: dict[str, list[str]] = {}
+    for key, value in context.invocation_metadata() or ():
+        metadata.setdefault(key, []).append(value if isinstance(value, str) else "")
+    authorization = metadata.get("authorization")
+    call = Call(
+        method=method,
+        source=source_address(peer_address(context.peer()), metadata.get("x-forwarded-for", ()), trusted),
+        authorization=", ".join(authorization) if authorization else None,
+        timeout_seconds=context.time_remaining(),
+    )
+    correlated(call, metadata.get("x-request-id", [""])[0], metadata.get("traceparent", [""])[0])
+    return call
+
+
+def peer_address(peer: str) -> str:
+    """The address in gRPC's name of a peer: `ipv4:1.2.3.4:5`, `ipv6:%5B::1%5D:5`; a UNIX socket is `unix`."""
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return kind
+    return unquote(rest).rpartition(":")[0].strip("[]")

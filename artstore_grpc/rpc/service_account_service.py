@@ -1,0 +1,121 @@
+"""ServiceAccountService: parses, calls the use case, formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from artstore.identity.v1 import service_account_service_pb2 as pb
+from google.protobuf.message import Message
+
+from artstore_grpc import fields, model
+from artstore_grpc.accounts import Accounts, Target
+from artstore_grpc.audiences import Audiences
+from artstore_grpc.call import Call, Caller
+from artstore_grpc.errors import invalid
+from artstore_grpc.replays import Retry
+from artstore_grpc.rpc.messages import account_message, draft, masked, secret_message, target, timestamp
+
+
+class ServiceAccountService:
+    """The methods of artstore.identity.v1.ServiceAccountService, as the pipeline calls them."""
+
+    def __init__(self, accounts: Accounts, audiences: Audiences, now: Callable[[], datetime]) -> None:
+        self._accounts = accounts
+        self._audiences = audiences
+        self._now = now
+
+    async def CreateServiceAccount(
+        self, request: pb.CreateServiceAccountRequest, call: Call
+    ) -> pb.CreateServiceAccountResponse:
+        if not request.HasField("service_account"):
+            raise invalid("service_account", "is missing")
+        answer = await self._accounts.create(draft(request.service_account), caller(call), retry(request, call))
+        return pb.CreateServiceAccountResponse(
+            service_account=self._message(answer.account), client_secret=answer.client_secret
+        )
+
+    async def GetServiceAccount(self, request: pb.GetServiceAccountRequest, call: Call) -> pb.GetServiceAccountResponse:
+        account = await self._accounts.get(request.id)
+        return pb.GetServiceAccountResponse(service_account=self._message(account))
+
+    async def ListServiceAccounts(
+        self, request: pb.ListServiceAccountsRequest, call: Call
+    ) -> pb.ListServiceAccountsResponse:
+        page, next_page_token = await self._accounts.list(
+            page_size=request.page_size,
+            page_token=request.page_token,
+            filter=request.filter,
+            show_deleted=request.show_deleted,
+        )
+        messages = [self._message(account) for account in page]
+        return pb.ListServiceAccountsResponse(service_accounts=messages, next_page_token=next_page_token)
+
+    async def UpdateServiceAccount(
+        self, request: pb.UpdateServiceAccountRequest, call: Call
+    ) -> pb.UpdateServiceAccountResponse:
+        if not request.HasField("service_account"):
+            raise invalid("service_account", "is missing")
+        changes = masked(request.service_account, tuple(request.update_mask.paths))
+        asked = Target(request.service_account.id, request.service_account.etag)
+        account = await self._accounts.update(asked, changes, caller(call))
+        return pb.UpdateServiceAccountResponse(service_account=self._message(account))
+
+    async def DeleteServiceAccount(
+        self, request: pb.DeleteServiceAccountRequest, call: Call
+    ) -> pb.DeleteServiceAccountResponse:
+        account = await self._accounts.delete(target(request), caller(call))
+        return pb.DeleteServiceAccountResponse(service_account=self._message(account))
+
+    async def UndeleteServiceAccount(
+        self, request: pb.UndeleteServiceAccountRequest, call: Call
+    ) -> pb.UndeleteServiceAccountResponse:
+        account = await self._accounts.undelete(target(request), caller(call))
+        return pb.UndeleteServiceAccountResponse(service_account=self._message(account))
+
+    async def SuspendServiceAccount(
+        self, request: pb.SuspendServiceAccountRequest, call: Call
+    ) -> pb.SuspendServiceAccountResponse:
+        account = await self._accounts.suspend(target(request), caller(call))
+        return pb.SuspendServiceAccountResponse(service_account=self._message(account))
+
+    async def ActivateServiceAccount(
+        self, request: pb.ActivateServiceAccountRequest, call: Call
+    ) -> pb.ActivateServiceAccountResponse:
+        account = await self._accounts.activate(target(request), caller(call))
+        return pb.ActivateServiceAccountResponse(service_account=self._message(account))
+
+    async def RotateSecret(self, request: pb.RotateSecretRequest, call: Call) -> pb.RotateSecretResponse:
+        overlap = request.overlap.ToTimedelta() if request.HasField("overlap") else None
+        answer = await self._accounts.rotate_secret(target(request), caller(call), overlap, retry(request, call))
+        return pb.RotateSecretResponse(
+            service_account=self._message(answer.account),
+            client_secret=answer.client_secret,
+            secret_expire_time=timestamp(answer.secret.expire_time),
+            previous_secrets=[secret_message(secret) for secret in answer.previous],
+        )
+
+    async def RevokeSecret(self, request: pb.RevokeSecretRequest, call: Call) -> pb.RevokeSecretResponse:
+        account = await self._accounts.revoke_secret(target(request), request.secret_id, caller(call))
+        return pb.RevokeSecretResponse(service_account=self._message(account))
+
+    def _message(self, account: model.Account) -> pb.ServiceAccount:
+        return account_message(account, self._audiences, self._now())
+
+
+def caller(call: Call) -> Caller:
+    """The authenticated caller; the policy table lets nobody else in here."""
+    assert call.caller is not None
+    return call.caller
+
+
+def retry(request: Any, call: Call) -> Retry | None:
+    """What makes a request safe to send again, if it carries a request_id (AIP-155)."""
+    if not request.request_id:
+        return None
+    request_id = fields.request_id(request.request_id)
+    content: Message = type(request)()
+    content.CopyFrom(request)
+    content.ClearField("request_id")
+    return Retry(request_id, caller(call).account.id, call.method, content.SerializeToString(deterministic=True))

@@ -1,0 +1,100 @@
+"""TokenService: parses, calls the use case, formats."""
+
+from __future__ import annotations
+
+from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
+from artstore.identity.v1 import token_service_pb2 as pb
+
+from artstore_grpc import tokens
+from artstore_grpc.call import Call
+from artstore_grpc.keys import JWKS_MAX_AGE, Keyring
+from artstore_grpc.model import SCOPES
+from artstore_grpc.rpc.messages import duration, timestamp
+from artstore_grpc.telemetry.metrics import Metrics
+from artstore_grpc.tokens import Tokens
+
+BEARER = "Bearer"
+"""RFC 6750."""
+CLIENT_AUTHENTICATION = ("client_secret_basic", "client_secret_post")
+"""RFC 8414's names for RFC 6749 §2.3.1's two ways."""
+JWK_FIELDS = frozenset(field.name for field in pb.JsonWebKey.DESCRIPTOR.fields)
+
+
+class TokenService:
+    """The methods of artstore.identity.v1.TokenService, as the pipeline calls them."""
+
+    def __init__(self, use_case: Tokens, keyring: Keyring, metrics: Metrics, issuer: str) -> None:
+        self._tokens = use_case
+        self._keyring = keyring
+        self._metrics = metrics
+        self._issuer = issuer
+
+    async def IssueToken(self, request: pb.IssueTokenRequest, call: Call) -> pb.IssueTokenResponse:
+        assert call.caller is not None
+        issued = self._tokens.issue(call.caller, scope=request.scope, audience=tuple(request.audience))
+        call.fields |= {"jti": issued.jti, "scope": " ".join(issued.scopes), "audience": list(issued.audiences)}
+        if issued.outage:
+            call.fields["outage"] = True
+        self._metrics.tokens.labels("outage" if issued.outage else "normal").inc()
+        return pb.IssueTokenResponse(
+            access_token=issued.text,
+            token_type=BEARER,
+            expires_in=int(issued.lifetime.total_seconds()),
+            scope=" ".join(issued.scopes),
+            issue_time=timestamp(issued.issue_time),
+            secret_expire_time=timestamp(issued.secret_expire_time),
+        )
+
+    async def IntrospectToken(self, request: pb.IntrospectTokenRequest, call: Call) -> pb.IntrospectTokenResponse:
+        assert call.caller is not None
+        claims = await self._tokens.introspect(call.caller, request.token)
+        if claims is None:
+            return pb.IntrospectTokenResponse(active=False)
+        audience = claims["aud"]
+        return pb.IntrospectTokenResponse(
+            active=True,
+            token_type=BEARER,
+            aud=audience if isinstance(audience, list) else [audience],
+            role=accounts_pb.Role.Value(f"ROLE_{claims['role'].upper()}"),
+            **{name: claims[name] for name in INTROSPECTED},
+        )
+
+    async def RevokeToken(self, request: pb.RevokeTokenRequest, call: Call) -> pb.RevokeTokenResponse:
+        assert call.caller is not None
+        await self._tokens.revoke(call.caller, request.token)
+        return pb.RevokeTokenResponse()
+
+    async def GetJsonWebKeySet(self, request: pb.GetJsonWebKeySetRequest, call: Call) -> pb.GetJsonWebKeySetResponse:
+        keys = [
+            pb.JsonWebKey(**{name: value for name, value in key.items() if name in JWK_FIELDS})
+            for key in self._keyring.public_keys()
+        ]
+        return pb.GetJsonWebKeySetResponse(keys=keys, max_age=duration(JWKS_MAX_AGE))
+
+    async def GetServerMetadata(self, request: pb.GetServerMetadataRequest, call: Call) -> pb.GetServerMetadataResponse:
+        return pb.GetServerMetadataResponse(
+            issuer=self._issuer,
+            token_endpoint=f"{self._issuer}/oauth2/token",
+            jwks_uri=f"{self._issuer}/.well-known/jwks.json",
+            scopes_supported=SCOPES,
+            grant_types_supported=[tokens.GRANT],
+            token_endpoint_auth_methods_supported=CLIENT_AUTHENTICATION,
+            introspection_endpoint=f"{self._issuer}/oauth2/introspect",
+            introspection_endpoint_auth_methods_supported=CLIENT_AUTHENTICATION,
+            revocation_endpoint=f"{self._issuer}/oauth2/revoke",
+            revocation_endpoint_auth_methods_supported=CLIENT_AUTHENTICATION,
+            service_documentation=f"{self._issuer}/docs",
+        )
+
+
+INTROSPECTED = ("scope", "client_id", "exp", "iat", "nbf", "sub", "iss", "jti", "name", "rate_limit")
+"""Claims that RFC 7662 §2.2 answers under the names they have in the token."""
+
+
+def check_issue(request: pb.IssueTokenRequest) -> None:
+    """What is wrong with a request whoever sends it, before anybody is authenticated."""
+    tokens.check_grant(request.grant_type)
+
+
+def check_token(request: pb.IntrospectTokenRequest | pb.RevokeTokenRequest) -> None:
+    tokens.check_token(request.token)
