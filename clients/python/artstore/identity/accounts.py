@@ -10,19 +10,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from artstore.identity.connection import Answer, Metadata, basic_authorization
 from artstore.identity.errors import InvalidTarget, InvalidToken, PermissionDenied
 from artstore.identity.tokens import TokenMethods
 from artstore.identity.v1 import service_account_service_pb2 as pb
-from artstore.identity.v1.service_account_service_pb2_grpc import (
-    ServiceAccountServiceAsyncStub,
-    ServiceAccountServiceStub,
-)
+from artstore.identity.v1.service_account_service_pb2_grpc import ServiceAccountServiceStub
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
+
+if TYPE_CHECKING:  # known to the type checker only: at run time there is one class for both kinds of channel
+    from artstore.identity.v1.service_account_service_pb2_grpc import ServiceAccountServiceAsyncStub
 
 KEPT_FRACTION = 0.8
 """How much of an admin token's life it is used for: the rest covers slow calls and clocks that differ."""

@@ -62,6 +62,8 @@ class Connection:
         `client_id` and `client_secret` are the account's; public methods need none. `timeout` is the deadline of each
         call. `credentials` are the channel's (TLS); None is plain text.
         """
+        if timeout <= timedelta(0):
+            raise ValueError("timeout must be positive: gRPC reads zero as no deadline at all.")
         self.target = target
         self.client_id = client_id or ""
         self._client_secret = client_secret or ""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from artstore.identity.connection import Connection
 from artstore.identity.v1 import token_service_pb2 as pb
-from artstore.identity.v1.token_service_pb2_grpc import TokenServiceAsyncStub, TokenServiceStub
+from artstore.identity.v1.token_service_pb2_grpc import TokenServiceStub
+
+if TYPE_CHECKING:  # known to the type checker only: at run time there is one class for both kinds of channel
+    from artstore.identity.v1.token_service_pb2_grpc import TokenServiceAsyncStub
 
 CLIENT_CREDENTIALS = "client_credentials"
 """The one grant there is (RFC 6749 §4.4)."""
