@@ -1,0 +1,360 @@
+"""The composition root: builds each part once, top to bottom, opens the doors, and drains them again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prometheus_client import start_http_server
+
+from artstore_grpc import installation, jobs
+from artstore_grpc.accounts import Accounts
+from artstore_grpc.audiences import Audiences
+from artstore_grpc.authentication import Authenticator
+from artstore_grpc.ephemeral.memory import MemoryLimiter
+from artstore_grpc.ephemeral.protocol import Limiter
+from artstore_grpc.ephemeral.redis import RedisLimiter
+from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.gateway.app import build
+from artstore_grpc.gateway.server import GatewayServer
+from artstore_grpc.gateway.server import bind as bind_gateway
+from artstore_grpc.installation import Administrator, AlreadyBootstrapped
+from artstore_grpc.keys import Keyring
+from artstore_grpc.pipeline import Pipeline
+from artstore_grpc.replica import POLL_INTERVAL, Replica
+from artstore_grpc.rpc import server as grpc_door
+from artstore_grpc.rpc.health import Health
+from artstore_grpc.rpc.methods import SERVICES, methods
+from artstore_grpc.rpc.service_account_service import ServiceAccountService
+from artstore_grpc.rpc.token_service import TokenService
+from artstore_grpc.secrets import Hasher
+from artstore_grpc.settings import Address, InvalidSettings, Settings
+from artstore_grpc.store import schema
+from artstore_grpc.store.sql import SqlStore
+from artstore_grpc.telemetry.logs import Logger, configured
+from artstore_grpc.telemetry.metrics import Metrics
+from artstore_grpc.tokens import Tokens
+from artstore_grpc.usage import FLUSH_INTERVAL, Usage
+from artstore_grpc.vault import Vault, WrongKey
+
+__all__ = ["Administrator", "AlreadyBootstrapped", "Started", "bootstrap", "serve"]
+
+LOAD_RETRY = timedelta(milliseconds=250)
+"""How often a start with the database down tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Where a service that is ready can be reached, and the administrator that its very first start made."""
+
+    grpc_address: Address
+    gateway_address: Address | None
+    metrics_address: Address | None
+    health_address: Address | None
+    issuer: str
+    administrator: Administrator | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything between the store and the doors."""
+
+    store: SqlStore
+    vault: Vault
+    keyring: Keyring
+    replica: Replica
+    usage: Usage
+    hasher: Hasher
+    accounts: Accounts
+    pipeline: Pipeline
+    health: Health
+    metrics: Metrics
+    changed: asyncio.Event
+    """Set when the database went away or came back."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def parts(
+    settings: Settings, vault: Vault, issuer: str, logger: Logger, now: Callable[[], datetime] = utc_now
+) -> AsyncIterator[Parts]:
+    """Builds the parts and closes them; nothing is read from the store yet."""
+    async with AsyncExitStack() as stack:
+        store = SqlStore(settings.store_url, pool_size=settings.database_pool_size)
+        stack.push_async_callback(store.close)
+        limiter, failures = limiters(settings, stack)
+        changed = asyncio.Event()
+        metrics = Metrics()
+        hasher = Hasher(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
+        stack.callback(hasher.close)
+        replica = Replica(store, now, outage_window=settings.outage_window, on_change=changed.set)
+        keyring = Keyring(store, vault, now, algorithm=settings.signing_algorithm)
+        usage = Usage(store)
+        audiences = Audiences(settings.audience, issuer)
+        authenticator = Authenticator(
+            store=store,
+            replica=replica,
+            keyring=keyring,
+            vault=vault,
+            hasher=hasher,
+            usage=usage,
+            failures=failures,
+            issuer=issuer,
+            now=now,
+        )
+        tokens = Tokens(
+            store=store,
+            replica=replica,
+            keyring=keyring,
+            authenticator=authenticator,
+            audiences=audiences,
+            lifetime=settings.token_lifetime,
+            now=now,
+        )
+        accounts = Accounts(
+            store=store,
+            replica=replica,
+            hasher=hasher,
+            usage=usage,
+            vault=vault,
+            environment=settings.environment,
+            now=now,
+        )
+        servicers: dict[str, object] = {
+            "TokenService": TokenService(tokens, keyring, metrics, issuer),
+            "ServiceAccountService": ServiceAccountService(accounts, audiences, now),
+        }
+        pipeline = Pipeline(
+            methods=methods(servicers),
+            authenticator=authenticator,
+            limiter=limiter,
+            replica=replica,
+            vault=vault,
+            metrics=metrics,
+            logger=logger,
+            max_in_flight=settings.max_in_flight,
+        )
+        health = Health(tuple(service.full_name for service in SERVICES))
+        made = Parts(store, vault, keyring, replica, usage, hasher, accounts, pipeline, health, metrics, changed)
+        watch(made)
+        yield made
+
+
+def limiters(settings: Settings, stack: AsyncExitStack) -> tuple[Limiter, Limiter]:
+    """The limiter of accounts and that of failures, shared through Redis where there is one."""
+    made: list[Limiter] = []
+    for prefix in ("artstore:limit:", "artstore:failure:"):
+        limiter: Limiter = MemoryLimiter()
+        if settings.redis_url:
+            limiter = RedisLimiter(settings.redis_url, fallback=MemoryLimiter(), prefix=prefix)
+        stack.push_async_callback(limiter.close)
+        made.append(limiter)
+    return made[0], made[1]
+
+
+def watch(made: Parts) -> None:
+    """The gauges that are read from the parts themselves."""
+    gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
+        ("artstore_calls_in_flight", "Calls in progress.", lambda: made.pipeline.in_flight),
+        ("artstore_bcrypt_pending", "bcrypt hashes waiting or under way.", lambda: made.hasher.pending),
+        ("artstore_bcrypt_computed", "bcrypt hashes since the start.", lambda: made.hasher.computed),
+        ("artstore_ledger_sequence", "The last ledger row applied.", lambda: made.replica.sequence),
+        ("artstore_database_outage", "1 while the database is down.", lambda: float(made.replica.outage)),
+    )
+    for name, text, read in gauges:
+        made.metrics.watch(name, text, read)
+
+
+async def bootstrap(settings: Settings) -> Administrator:
+    """Creates the first administrator without serving. Raises AlreadyBootstrapped, InvalidSettings, SchemaMismatch,
+    StoreUnavailable."""
+    logger = configured(settings.log_level)
+    async with parts(settings, await installation.prepare(settings), settings.issuer, logger) as made:
+        await schema.check(settings.store_url)
+        return await installation.bootstrap(made.store, made.accounts)
+
+
+async def serve(
+    settings: Settings,
+    *,
+    on_started: Callable[[Started], None] = lambda started: None,
+    stop: asyncio.Event | None = None,
+    logger: Logger | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> None:
+    """Serves until SIGTERM or SIGINT, or until `stop` is set; then drains. A start with the database down waits,
+    unready. Raises InvalidSettings, CannotBind, SchemaMismatch before it is ready."""
+    stopping = stop or stop_on_signals()
+    log = logger or configured(settings.log_level)
+    vault = await installation.prepare(settings)
+    async with AsyncExitStack() as stack:
+        sock = bind_gateway(settings.gateway_address) if settings.gateway_address else None
+        gateway_address = Address(host=sock.getsockname()[0], port=sock.getsockname()[1]) if sock else None
+        issuer = settings.issuer or f"http://{gateway_address}"
+        made = await stack.enter_async_context(parts(settings, vault, issuer, log, now))
+        await made.health.follow(serving=False, database=False)
+        door = grpc_door.server(made.pipeline, made.health, settings.trusted_proxies)
+        grpc_address = grpc_door.bind(door, settings.grpc_address)
+        probes = grpc_door.health_server(made.health)
+        health_address = grpc_door.bind(probes, settings.health_address) if settings.health_address else None
+        metrics_address = serve_metrics(settings, made.metrics, stack)
+        gateway = None
+        if sock is not None:
+            app = build(made.pipeline, ready=ready_of(made.health), trusted_proxies=settings.trusted_proxies)
+            gateway = GatewayServer(app, sock, grace=settings.drain_grace)
+            await gateway.start()
+        await door.start()
+        if health_address is not None:
+            await probes.start()
+        log.info("listening", grpc=str(grpc_address), gateway=str(gateway_address), metrics=str(metrics_address))
+        try:
+            if await unless(stopping, load(settings, made, log)):
+                administrator = await first_administrator(settings, made)
+                await background(made, log, now, stack)
+                log.info("ready", issuer=issuer)
+                on_started(
+                    Started(grpc_address, gateway_address, metrics_address, health_address, issuer, administrator)
+                )
+                await stopping.wait()
+        finally:
+            await drain(settings, made, (door, probes), gateway, log)
+
+
+async def load(settings: Settings, made: Parts, logger: Logger) -> None:
+    """Reads what must be in memory before the first token; waits for a database that is down."""
+    told = False
+    while True:
+        try:
+            await schema.check(settings.store_url)
+            await made.keyring.load()
+            await made.replica.load()
+        except StoreUnavailable as down:
+            if not told:
+                logger.warning("waiting for the database", cause=str(down))
+            told = True
+            await asyncio.sleep(LOAD_RETRY.total_seconds())
+        except WrongKey as error:
+            raise InvalidSettings(f"The key-encryption key isn't this database's. {error}") from None
+        else:
+            return
+
+
+async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Runs the work to its end, unless a stop comes first; whether it ended."""
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        task.result()
+        return True
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return False
+
+
+async def first_administrator(settings: Settings, made: Parts) -> Administrator | None:
+    """On the embedded default the very first start makes the administrator."""
+    if not settings.embedded:
+        return None
+    try:
+        return await installation.bootstrap(made.store, made.accounts)
+    except AlreadyBootstrapped:
+        return None
+
+
+async def background(made: Parts, logger: Logger, now: Callable[[], datetime], stack: AsyncExitStack) -> None:
+    """Starts what happens by itself; it ends with the stack, which flushes last uses once more."""
+    purge = jobs.Purge(made.store, uuid.uuid4().hex, now)
+
+    async def follow() -> None:
+        made.changed.clear()
+        await made.health.follow(serving=made.replica.serving, database=not made.replica.outage)
+        logger.info("database", up=not made.replica.outage, serving=made.replica.serving)
+        await made.changed.wait()
+
+    work = (
+        jobs.forever("tail", POLL_INTERVAL, made.replica.poll, logger),
+        jobs.forever("usage", FLUSH_INTERVAL, made.usage.flush, logger),
+        jobs.forever("purge", jobs.PURGE_INTERVAL, purge.run, logger),
+        jobs.forever("health", timedelta(0), follow, logger),
+    )
+    stack.push_async_callback(made.usage.flush)
+    for task in [asyncio.create_task(each) for each in work]:
+        stack.push_async_callback(ended, task)
+    await made.health.follow(serving=True, database=True)
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def drain(
+    settings: Settings,
+    made: Parts,
+    doors: tuple[Any, ...],
+    gateway: GatewayServer | None,
+    logger: Logger,
+) -> None:
+    """Readiness goes first; calls in flight finish within the grace; an open Watch doesn't hold that up."""
+    logger.info("draining")
+    await made.health.drain()
+    await asyncio.sleep(settings.drain_delay.total_seconds())
+    made.health.end_watches()
+    grace = settings.drain_grace.total_seconds()
+    closing = [door.stop(grace) for door in doors] + ([gateway.stop()] if gateway else [])
+    await asyncio.gather(*closing)
+    logger.info("stopped")
+
+
+def ready_of(health: Health) -> Callable[[], Coroutine[Any, Any, bool]]:
+    async def ready() -> bool:
+        return health.ready
+
+    return ready
+
+
+def serve_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Address | None:
+    """Serves the metrics in a thread of its own. Raises CannotBind."""
+    address = settings.metrics_address
+    if address is None:
+        return None
+    try:
+        httpd, thread = start_http_server(address.port, address.host, registry=metrics.registry)
+    except OSError:
+        raise grpc_door.CannotBind(f"Can't serve metrics on {address}: the port is taken.") from None
+
+    def close() -> None:
+        httpd.shutdown()
+        httpd.server_close()
+        thread.join()
+
+    stack.callback(close)
+    return Address(host=address.host, port=httpd.server_port)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; a second one ends the process at once."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopping
