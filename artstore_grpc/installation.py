@@ -13,6 +13,7 @@ from artstore_grpc.errors import AlreadyExists
 from artstore_grpc.model import Role
 from artstore_grpc.settings import InvalidSettings, Settings
 from artstore_grpc.store import schema
+from artstore_grpc.store.protocol import Store
 from artstore_grpc.vault import Vault, WrongKey, new_key
 
 ADMINISTRATOR = "administrator"
@@ -62,8 +63,11 @@ def embedded_key(path: Path) -> str:
     return path.read_text()
 
 
-async def bootstrap(accounts: Accounts) -> Administrator:
+async def bootstrap(store: Store, accounts: Accounts) -> Administrator:
     """Creates the first administrator. Raises AlreadyBootstrapped."""
+    async with store.unit() as unit:
+        if await unit.system_account_exists():  # asked before a hash is computed; the insert asks again
+            raise AlreadyBootstrapped("The installation has its first administrator.")
     draft = Draft(
         ADMINISTRATOR,
         Role.ADMIN,

@@ -46,10 +46,11 @@ class Purge:
         lease = await self._store.acquire_lease(PURGE_LEASE, self._holder, 2 * PURGE_INTERVAL, now)
         if lease is None:
             return
-        while await self._store.purge_expired(now, now - KNOWN_FOR, BATCH) >= BATCH:
-            await asyncio.sleep(0)
-        for id in await self._store.purgeable_accounts(now - DELETED_RETENTION, BATCH):
-            await self._purge_account(id, lease)
+        purged = BATCH
+        while purged >= BATCH:
+            purged = await self._store.purge_expired(now, now - KNOWN_FOR, BATCH)
+        for account_id in await self._store.purgeable_accounts(now - DELETED_RETENTION, BATCH):
+            await self._purge_account(account_id, lease)
 
     async def _purge_account(self, id: str, lease: Lease) -> None:
         now = self._now()

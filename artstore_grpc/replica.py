@@ -56,6 +56,7 @@ class Replica:
         self._misses: OrderedDict[str, None] = OrderedDict()
         self._revoked: dict[str, datetime] = {}
         self._forget_at = 0.0
+        self._told = (True, False)
         self._catching_up = asyncio.Lock()
 
     async def load(self) -> None:
@@ -145,7 +146,6 @@ class Replica:
 
     async def poll(self) -> None:
         """One turn of the tail: catches up, and notices that the database went away or came back."""
-        before = (self.outage, self.serving)
         try:
             async with asyncio.timeout(POLL_TIMEOUT.total_seconds()):
                 await self.catch_up()
@@ -154,14 +154,9 @@ class Replica:
             if self.outage_since is None:
                 self.outage_since = self._monotonic()
         self._forget_expired()
-        if (self.outage, self.serving) != before:
+        if self._told != (self.outage, self.serving):
+            self._told = (self.outage, self.serving)
             self._on_change()
-
-    async def tail(self) -> None:
-        """Polls until cancelled."""
-        while True:
-            await self.poll()
-            await asyncio.sleep(POLL_INTERVAL.total_seconds())
 
     def _remember(self, account: Account, sequence: int) -> None:
         """Keeps an account, unless a row was applied since it was read: that row may have been about it."""

@@ -49,7 +49,7 @@ def server(pipeline: Pipeline, health_servicer: Health, trusted: tuple[Network, 
     """The server with every method of the policy table, health and reflection; not started, not bound."""
     made = grpc.aio.server(options=OPTIONS)
     for service in SERVICES:
-        handlers = {
+        handlers: dict[str, Any] = {
             method.name: grpc.unary_unary_rpc_method_handler(bound(pipeline, full_name(method), trusted))
             for method in service.methods
             if full_name(method) in pipeline.methods
@@ -89,7 +89,7 @@ def bound(pipeline: Pipeline, method: str, trusted: tuple[Network, ...]) -> Hand
         except IdentityError as error:
             refused = error
         details = ((DETAILS_KEY, to_status(refused).SerializeToString()),)
-        await context.abort(code_of(refused), refused.message, details)
+        return await context.abort(code_of(refused), refused.message, details)  # raises
 
     return handle
 
