@@ -1,0 +1,108 @@
+# Everything a person or CI does here is a target; CONTRIBUTING.md says when to use which.
+# Needs Python 3.11+ and make. Stamps under .venv/ and build/ remember what is installed, so that a second run starts at once.
+
+PYTHON ?= python3
+# Test workers: one per core, at most 8. `make test WORKERS=0` runs them in one process, where a debugger works.
+WORKERS ?= logical
+# More for pytest, for example ARGS="-k rotate -x".
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
+LOCK := build/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --quiet
+DESCRIPTORS := clients/python/artstore/identity/v1/descriptors.binpb
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run test test-fast lint proto proto-release lock secrets clean
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: .venv/.dev build/googleapis/.copied ## install server and client, editable, with everything for tests and lint, into .venv
+
+run: .venv/.run ## start the service on the embedded default: data in ./var, nothing else needed
+	$(BIN)/artstore-grpc serve
+
+test: setup ## run every test, those against a real PostgreSQL and a real Redis included
+	$(PYTEST) $(ARGS)
+
+test-fast: setup ## run the tests not marked slow
+	$(PYTEST) -m "not slow" $(ARGS)
+
+lint: setup ## check style, types, protos, Dockerfile and docker-compose.yml
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/buf format protos --diff --exit-code
+	$(BIN)/buf breaking --against protos/released.binpb
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/docker-compose --file docker-compose.yml config --quiet
+
+proto: build/proto/.installed ## regenerate the stubs and descriptors in clients/python from protos/
+	build/proto/bin/python protos/generate.py --image $(DESCRIPTORS)
+
+proto-release: proto ## declare the protos released: `make lint` refuses what breaks them from then on
+	cp $(DESCRIPTORS) protos/released.binpb
+
+lock: build/lock/.installed ## pin requirements/*.txt anew: what is pinned stays, unless ARGS="--upgrade" or "-P NAME"
+	$(LOCK) $(ARGS) --no-emit-package artstore-identity pyproject.toml --output-file requirements/run.txt
+	cd requirements && for name in build dev proto tools; do ../$(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit 1; done
+
+# The files are readable to all, since each container reads them as a user of its own; the folder is yours alone.
+secrets: ## make the random secrets that docker-compose.yml reads, in ./secrets, unless they are there
+	@test ! -e secrets || { echo "secrets/ is there already: nothing is changed."; exit 1; }
+	@umask 077 && mkdir secrets && $(PYTHON) -c "$$MAKE_SECRETS" && chmod 444 secrets/*
+	@echo "Made: $$(echo secrets/*). Keep a copy of secrets/key_encryption_key: without it the database is of no use."
+
+clean: ## remove what make has made; your data in ./var and ./secrets stays
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+
+# --- what is installed where ---
+
+.venv/.made build/proto/.made build/lock/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "This needs Python 3.11 or newer: name one with make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(@D)
+	@touch $@
+
+.venv/.run: .venv/.made requirements/build.txt requirements/run.txt pyproject.toml clients/python/pyproject.toml
+	@echo "Installing the pinned dependencies into .venv; this is needed once."
+	$(PIP) --require-hashes -r requirements/build.txt -r requirements/run.txt
+	$(PIP) --no-deps --no-build-isolation -e clients/python -e .
+	@touch $@
+
+.venv/.dev: .venv/.run requirements/dev.txt
+	@echo "Installing what the tests and linters need into .venv; this is needed once."
+	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# The generator wants an older protobuf than the server runs on, so it lives apart.
+build/proto/.installed: build/proto/.made requirements/proto.txt
+	build/proto/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/proto.txt
+	@touch $@
+
+build/googleapis/.copied: build/proto/.installed protos/generate.py
+	build/proto/bin/python protos/generate.py --vendor $(@D)
+	@touch $@
+
+build/lock/.installed: build/lock/.made requirements/tools.txt
+	build/lock/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/tools.txt
+	@touch $@
+
+define MAKE_SECRETS
+import base64, pathlib, secrets
+folder = pathlib.Path("secrets")
+postgres, redis = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+def write(name, text):
+    (folder / name).write_text(text + chr(10))
+write("postgres_password", postgres)
+write("database_url", f"postgresql://artstore:{postgres}@postgres:5432/artstore")
+write("redis_conf", f"requirepass {redis}" + chr(10) + "save " + chr(34) * 2)
+write("redis_url", f"redis://:{redis}@redis:6379/0")
+write("key_encryption_key", base64.b64encode(secrets.token_bytes(32)).decode())
+endef
+export MAKE_SECRETS
