@@ -35,8 +35,9 @@ def parse(text: str) -> tuple[Comparison, ...]:
     terms = [tokens[at : at + 4] for at in range(0, len(tokens), 4)]
     if len(terms) > MAX_TERMS:
         raise invalid("filter", f"must have at most {MAX_TERMS} comparisons")
-    for term, last in zip(terms, [False] * (len(terms) - 1) + [True], strict=True):
-        if len(term) != (3 if last else 4) or (not last and term[3] != ("word", "AND")):
+    for number, term in enumerate(terms, 1):
+        joined = number < len(terms)
+        if len(term) != 3 + joined or (joined and term[3] != ("word", "AND")):
             raise invalid("filter", "must be comparisons joined by AND")
     return tuple(comparison(term[0], term[1], term[2]) for term in terms)
 
