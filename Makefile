@@ -36,27 +36,24 @@ lint: setup ## check style, types, protos, Dockerfile and docker-compose.yml
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/buf lint
+	$(BIN)/buf lint protos
 	$(BIN)/buf format protos --diff --exit-code
-	$(BIN)/buf breaking --against protos/released.binpb
+	$(BIN)/buf breaking protos --against protos/released.binpb
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/docker-compose --file docker-compose.yml config --quiet
 
 proto: build/proto/.installed ## regenerate the stubs and descriptors in clients/python from protos/
 	build/proto/bin/python protos/generate.py --image $(DESCRIPTORS)
 
-proto-release: proto ## declare the protos released: `make lint` refuses what breaks them from then on
-	cp $(DESCRIPTORS) protos/released.binpb
+proto-release: setup ## declare the protos released: `make lint` refuses what breaks them from then on
+	$(BIN)/buf build protos --exclude-source-info --output protos/released.binpb
 
 lock: build/lock/.installed ## pin requirements/*.txt anew: what is pinned stays, unless ARGS="--upgrade" or "-P NAME"
 	$(LOCK) $(ARGS) --no-emit-package artstore-identity pyproject.toml --output-file requirements/run.txt
 	cd requirements && for name in build dev proto tools; do ../$(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit 1; done
 
-# The files are readable to all, since each container reads them as a user of its own; the folder is yours alone.
-secrets: ## make the random secrets that docker-compose.yml reads, in ./secrets, unless they are there
-	@test ! -e secrets || { echo "secrets/ is there already: nothing is changed."; exit 1; }
-	@umask 077 && mkdir secrets && $(PYTHON) -c "$$MAKE_SECRETS" && chmod 444 secrets/*
-	@echo "Made: $$(echo secrets/*). Keep a copy of secrets/key_encryption_key: without it the database is of no use."
+secrets: ## make the random secrets that docker-compose.yml reads, in ./secrets
+	@$(PYTHON) deploy/compose_secrets.py
 
 clean: ## remove what make has made; your data in ./var and ./secrets stays
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
@@ -92,17 +89,3 @@ build/googleapis/.copied: build/proto/.installed protos/generate.py
 build/lock/.installed: build/lock/.made requirements/tools.txt
 	build/lock/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/tools.txt
 	@touch $@
-
-define MAKE_SECRETS
-import base64, pathlib, secrets
-folder = pathlib.Path("secrets")
-postgres, redis = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-def write(name, text):
-    (folder / name).write_text(text + chr(10))
-write("postgres_password", postgres)
-write("database_url", f"postgresql://artstore:{postgres}@postgres:5432/artstore")
-write("redis_conf", f"requirepass {redis}" + chr(10) + "save " + chr(34) * 2)
-write("redis_url", f"redis://:{redis}@redis:6379/0")
-write("key_encryption_key", base64.b64encode(secrets.token_bytes(32)).decode())
-endef
-export MAKE_SECRETS

@@ -1,0 +1,36 @@
+# The service in an image: built in the first stage, where the build tools stay; run as user 10001.
+#   docker build -t artstore-grpc .
+
+FROM docker.io/library/python:3.11-slim-bookworm AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+RUN python3 -m venv /build && python3 -m venv --without-pip /opt/artstore
+COPY requirements/build.txt requirements/run.txt requirements/
+RUN /build/bin/pip install --require-hashes -r requirements/build.txt \
+ && /build/bin/pip --python /opt/artstore/bin/python install --require-hashes -r requirements/run.txt
+COPY . .
+RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \
+ && /build/bin/pip --python /opt/artstore/bin/python install --no-deps --no-index /wheels/*.whl \
+ && mkdir -m 0700 /data
+
+FROM docker.io/library/python:3.11-slim-bookworm
+LABEL org.opencontainers.image.title="artstore-grpc" \
+      org.opencontainers.image.description="The ArtStore identity service: service accounts and OAuth 2.0 tokens over gRPC and REST" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/artstore /opt/artstore
+COPY --from=build --chown=10001:10001 /data /var/lib/artstore
+ENV PATH=/opt/artstore/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    ARTSTORE_DATA_DIR=/var/lib/artstore \
+    ARTSTORE_GRPC_ADDRESS=0.0.0.0:50051 \
+    ARTSTORE_GATEWAY_ADDRESS=0.0.0.0:8080 \
+    ARTSTORE_METRICS_ADDRESS=0.0.0.0:9464
+VOLUME /var/lib/artstore
+EXPOSE 50051 8080 9464
+USER 10001:10001
+WORKDIR /var/lib/artstore
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["artstore-grpc", "health"]
+ENTRYPOINT ["artstore-grpc"]
+CMD ["serve"]
