@@ -18,6 +18,7 @@ from artstore_grpc import installation, jobs
 from artstore_grpc.accounts import Accounts
 from artstore_grpc.audiences import Audiences
 from artstore_grpc.authentication import Authenticator
+from artstore_grpc.changes import Changes
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.ephemeral.redis import RedisLimiter
@@ -28,7 +29,9 @@ from artstore_grpc.gateway.server import bind as bind_gateway
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
 from artstore_grpc.keys import Keyring
 from artstore_grpc.pipeline import Pipeline
+from artstore_grpc.replays import Replays
 from artstore_grpc.replica import POLL_INTERVAL, Replica
+from artstore_grpc.rotation import Rotation
 from artstore_grpc.rpc import server as grpc_door
 from artstore_grpc.rpc.health import Health
 from artstore_grpc.rpc.methods import SERVICES, methods
@@ -121,18 +124,19 @@ async def parts(
             lifetime=settings.token_lifetime,
             now=now,
         )
+        changes = Changes(store=store, replica=replica, replays=Replays(vault), now=now)
         accounts = Accounts(
             store=store,
-            replica=replica,
+            changes=changes,
             hasher=hasher,
-            usage=usage,
             vault=vault,
             environment=settings.environment,
             now=now,
         )
+        rotation = Rotation(changes=changes, hasher=hasher, usage=usage, now=now)
         servicers: dict[str, object] = {
             "TokenService": TokenService(tokens, keyring, metrics, issuer),
-            "ServiceAccountService": ServiceAccountService(accounts, audiences, now),
+            "ServiceAccountService": ServiceAccountService(accounts, rotation, audiences, now),
         }
         pipeline = Pipeline(
             methods=methods(servicers),

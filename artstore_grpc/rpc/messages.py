@@ -10,9 +10,10 @@ from artstore.identity.v1 import service_account_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from artstore_grpc import accounts, model
-from artstore_grpc.accounts import Draft, Target
+from artstore_grpc import model
+from artstore_grpc.accounts import Draft
 from artstore_grpc.audiences import Audiences
+from artstore_grpc.changes import Target, etag
 from artstore_grpc.errors import invalid
 
 MUTABLE = (
@@ -77,7 +78,7 @@ def account_message(account: model.Account, audiences: Audiences, now: datetime)
         introspection_only=account.introspection_only,
         is_system=account.is_system,
         secrets=[secret_message(secret) for secret in account.live_secrets(now)],
-        etag=accounts.etag(account),
+        etag=etag(account),
         create_time=timestamp(account.create_time),
         update_time=timestamp(account.update_time),
         delete_time=timestamp(account.delete_time),

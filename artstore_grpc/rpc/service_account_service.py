@@ -10,19 +10,24 @@ from artstore.identity.v1 import service_account_service_pb2 as pb
 from google.protobuf.message import Message
 
 from artstore_grpc import fields, model
-from artstore_grpc.accounts import Accounts, Target
+from artstore_grpc.accounts import Accounts
 from artstore_grpc.audiences import Audiences
 from artstore_grpc.call import Call, Caller
+from artstore_grpc.changes import Target
 from artstore_grpc.errors import invalid
 from artstore_grpc.replays import Retry
+from artstore_grpc.rotation import Rotation
 from artstore_grpc.rpc.messages import account_message, draft, masked, secret_message, target, timestamp
 
 
 class ServiceAccountService:
     """The methods of artstore.identity.v1.ServiceAccountService, as the pipeline calls them."""
 
-    def __init__(self, accounts: Accounts, audiences: Audiences, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, accounts: Accounts, rotation: Rotation, audiences: Audiences, now: Callable[[], datetime]
+    ) -> None:
         self._accounts = accounts
+        self._rotation = rotation
         self._audiences = audiences
         self._now = now
 
@@ -88,7 +93,7 @@ class ServiceAccountService:
 
     async def RotateSecret(self, request: pb.RotateSecretRequest, call: Call) -> pb.RotateSecretResponse:
         overlap = request.overlap.ToTimedelta() if request.HasField("overlap") else None
-        answer = await self._accounts.rotate_secret(target(request), caller(call), overlap, retry(request, call))
+        answer = await self._rotation.rotate_secret(target(request), caller(call), overlap, retry(request, call))
         return pb.RotateSecretResponse(
             service_account=self._message(answer.account),
             client_secret=answer.client_secret,
@@ -97,7 +102,7 @@ class ServiceAccountService:
         )
 
     async def RevokeSecret(self, request: pb.RevokeSecretRequest, call: Call) -> pb.RevokeSecretResponse:
-        account = await self._accounts.revoke_secret(target(request), request.secret_id, caller(call))
+        account = await self._rotation.revoke_secret(target(request), request.secret_id, caller(call))
         return pb.RevokeSecretResponse(service_account=self._message(account))
 
     def _message(self, account: model.Account) -> pb.ServiceAccount:

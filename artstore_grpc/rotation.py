@@ -1,0 +1,122 @@
+"""How secrets change hands: made, overlapped, ended. At most two secrets of an account are live.
+
+A service rotates its own secret by authenticating with that secret, never with an access token: a stolen token must
+not become a lasting credential. Nobody resets the credentials of an account that holds a scope they lack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from artstore_grpc import fields, secrets
+from artstore_grpc.call import Caller
+from artstore_grpc.changes import Changes, Target, deleted_error, require_scopes
+from artstore_grpc.errors import FailedPrecondition, NotFound, PermissionDenied, invalid
+from artstore_grpc.model import (
+    DEFAULT_OVERLAP,
+    MAX_LIVE_SECRETS,
+    SECRET_LIFETIME,
+    Account,
+    EventKind,
+    Secret,
+)
+from artstore_grpc.replays import Answer, Retry
+from artstore_grpc.secrets import Hasher, NewSecret
+from artstore_grpc.store.protocol import Unit
+from artstore_grpc.usage import Usage
+
+
+async def new_secret(hasher: Hasher, now: Callable[[], datetime]) -> tuple[NewSecret, Secret]:
+    """A fresh secret, as shown once and as stored. Raises Overloaded when hashes queue up."""
+    made = secrets.generate()
+    hashed = await hasher.hash(made.text)
+    time = now()
+    return made, Secret(made.id, hashed, time, time + SECRET_LIFETIME)
+
+
+class Rotation:
+    """The rules of rotating and revoking secrets."""
+
+    def __init__(self, *, changes: Changes, hasher: Hasher, usage: Usage, now: Callable[[], datetime]) -> None:
+        self._changes = changes
+        self._hasher = hasher
+        self._usage = usage
+        self._now = now
+
+    async def rotate_secret(
+        self, target: Target, caller: Caller, overlap: timedelta | None, retry: Retry | None = None
+    ) -> Answer:
+        """A new secret; the newest of the old ones lives on for `overlap`. Raises FailedPrecondition when two that
+        were used are live, PermissionDenied for an account's own access token."""
+        overlap = fields.overlap(DEFAULT_OVERLAP if overlap is None else overlap)
+        current = await self._changes.get(target.id)
+        self._may_rotate(caller, current)
+        if retry is not None and (before := await self._changes.before(retry)) is not None:
+            return before
+        if current.delete_time is not None:
+            raise deleted_error()
+        await self._usage.flush()
+        made, secret = await new_secret(self._hasher, self._now)
+
+        async def rotate(unit: Unit) -> Answer:
+            previous: tuple[Secret, ...] = ()
+
+            async def change(unit: Unit, account: Account) -> Account:
+                nonlocal previous
+                self._may_rotate(caller, account)
+                kept, previous = self._kept(account, overlap)
+                await unit.void_replays(account.id)
+                return replace(account, secrets=(secret, *kept))
+
+            detail = {"secret_id": secret.id, "overlap_seconds": int(overlap.total_seconds())}
+            account = await self._changes.change(unit, target, caller, EventKind.SECRET_ROTATED, change, detail=detail)
+            return Answer(account, secret, made.text, previous)
+
+        return await self._changes.answered(rotate, retry)
+
+    async def revoke_secret(self, target: Target, secret_id: str, caller: Caller) -> Account:
+        """Ends a secret now. Raises NotFound for one that the account doesn't have."""
+
+        async def change(unit: Unit, account: Account) -> Account:
+            kept = tuple(secret for secret in account.secrets if secret.id != secret_id)
+            if len(kept) == len(account.secrets):
+                raise NotFound("The account has no such secret.", reason="SECRET_NOT_FOUND")
+            await unit.void_replays(account.id)
+            return replace(account, secrets=kept)
+
+        if not secret_id:
+            raise invalid("secret_id", "is missing")
+        detail = {"secret_id": secret_id}
+        return await self._changes.changed(target, caller, EventKind.SECRET_REVOKED, change, detail=detail)
+
+    def _may_rotate(self, caller: Caller, account: Account) -> None:
+        """With a secret one's own only; with a token another's only, and none that holds a scope the caller lacks."""
+        own = account.id == caller.account.id
+        if caller.secret_id:
+            if not own:
+                raise PermissionDenied("A secret rotates only its own account's.", reason="NOT_YOUR_ACCOUNT")
+            return
+        if own:
+            raise PermissionDenied(
+                "An account rotates its own secret with that secret, not with a token.", reason="SECRET_REQUIRED"
+            )
+        require_scopes(caller, account)
+
+    def _kept(self, account: Account, overlap: timedelta) -> tuple[tuple[Secret, ...], tuple[Secret, ...]]:
+        """Which old secrets live on beside a new one (at most one), and all that the rotation ended or shortened."""
+        now = self._now()
+        live = account.live_secrets(now)
+        keep = live
+        if len(live) >= MAX_LIVE_SECRETS:
+            unused = [secret for secret in live if secret.last_used_time is None and secret.tag is None]
+            if not unused:
+                raise FailedPrecondition(
+                    "Two secrets are live and both were used; revoke one first.",
+                    reason="TWO_LIVE_SECRETS",
+                )
+            keep = tuple(secret for secret in live if secret not in unused[:1])
+        ends = now + overlap
+        kept = tuple(replace(secret, expire_time=min(secret.expire_time, ends)) for secret in keep) if overlap else ()
+        return kept[:1], live
