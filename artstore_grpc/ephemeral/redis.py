@@ -98,7 +98,8 @@ class RedisLimiter:
 
     The Redis must not evict keys: `maxmemory-policy noeviction`, or a volatile one with memory to spare.
 
-    server: a URL (`redis:`, `rediss:`, `unix:`) or a client; the client's maker closes it, and gives it no retries.
+    server: a URL (`redis:`, `rediss:`, `unix:`) or a client, whose maker closes it and gives it no retries and a socket
+    timeout no longer than `timeout`.
     fallback: undivided, since it must not refuse what Redis admits. timeout: for one call, connecting included.
     clock: seconds since any epoch; only for tests, as replicas can share no clock but the server's.
     """
@@ -202,5 +203,13 @@ class RedisLimiter:
 
 
 def _client(url: str) -> Redis:
-    # No retries: a second attempt takes as long as the first, and there is a fallback.
-    return Redis.from_url(url, protocol=3, retry=Retry(NoBackoff(), 0), max_connections=2 * CONNECTIONS)
+    # No retries: a second attempt takes as long as the first, and there is a fallback. No timeouts but ours: with its
+    # own, redis-py calls asyncio.wait_for, which before Python 3.12 can swallow the cancellation that ours is made of.
+    return Redis.from_url(
+        url,
+        protocol=3,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=None,
+        socket_connect_timeout=None,
+        max_connections=2 * CONNECTIONS,
+    )
