@@ -102,7 +102,7 @@ async def test_foreign_domain_is_no_reason(server: Canned, client: identity.Clie
     foreign = ErrorInfo(reason="INVALID_CLIENT", domain="elsewhere.example", metadata={"denial_id": "x"})
     error = await failure(server, client, Refused(Code.UNAVAILABLE, "down", foreign))
     assert type(error) is identity.Unavailable
-    assert (error.reason, error.denial_id) == ("UNAVAILABLE", "")
+    assert (error.reason, error.denial_id) == ("UNREACHABLE", "")
 
 
 async def test_unreadable_details(server: Canned, client: identity.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,8 +116,9 @@ async def test_unreadable_details(server: Canned, client: identity.Client, monke
 async def test_nobody_listens() -> None:
     """A service that can't be reached is Unavailable, at once."""
     async with identity.Client("127.0.0.1:1", timeout=timedelta(seconds=5)) as client:
-        with pytest.raises(identity.Unavailable):
+        with pytest.raises(identity.Unavailable) as caught:
             await client.server_metadata()
+    assert caught.value.reason == errors.UNREACHABLE
 
 
 async def test_deadline(server: Canned) -> None:

@@ -36,6 +36,10 @@ DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata that carries a `google.rpc.Status`, by gRPC's convention."""
 
 
+UNREACHABLE = "UNREACHABLE"
+"""The reason where nobody of ours answered; `UNAVAILABLE` is the service's own word for a dependency that is down."""
+
+
 class Violation(NamedTuple):
     """A field of the request, and what is wrong with it."""
 
@@ -158,7 +162,7 @@ BY_REASON: dict[str, type[IdentityError]] = {
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> IdentityError:
-    """The exception for a failed call. Without details (nobody of ours answered) `reason` is the code's name."""
+    """The exception for a failed call. Without our details `reason` is UNREACHABLE, or the code's name."""
     status = _status(error)
     info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
     for detail in status.details:
@@ -166,7 +170,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> IdentityError:
             if detail.Is(target.DESCRIPTOR):
                 detail.Unpack(target)
     if info.domain != DOMAIN:
-        info = ErrorInfo(reason=error.code().name)
+        info = ErrorInfo(reason=UNREACHABLE if error.code() is grpc.StatusCode.UNAVAILABLE else error.code().name)
     kind = BY_REASON.get(info.metadata.get("kind", ""), BY_CODE.get(error.code(), IdentityError))
     return BY_REASON.get(info.reason, kind)(
         error.code(),

@@ -1,0 +1,1 @@
+"""The commands of `artstore-grpc`: what operators type and scripts run."""

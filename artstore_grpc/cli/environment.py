@@ -1,0 +1,122 @@
+"""The only reader of the environment: `ARTSTORE_*` in, Settings and a client's credentials out.
+
+An empty variable counts as not given. Nothing that this module says repeats a value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from artstore_grpc.cli.parsing import parser_of
+from artstore_grpc.settings import InvalidSettings, Settings
+
+PREFIX = "ARTSTORE_"
+FILE = "_FILE"
+TARGET = "TARGET"
+CLIENT_ID = "CLIENT_ID"
+CLIENT_SECRET = "CLIENT_SECRET"
+DEFAULT_TARGET = "127.0.0.1:50051"
+MAX_FILE_BYTES = 64 * 1024
+
+NOT_OURS = re.compile(
+    r"ARTSTORE_(TEST_.*|(.+_)?SERVICE_(HOST|PORT).*|(.+_)?PORT_[0-9]+_(TCP|UDP).*)=|.*_PORT=(tcp|udp)://"
+)
+"""What the tests read, and what Kubernetes sets in every pod beside a service named artstore or artstore-…"""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An account's id and secret."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+
+def settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of the service. Raises InvalidSettings."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for each in fields(Settings):
+        given = read(environ, each.name.upper(), secret=bool(each.metadata.get("secret")))
+        if given:
+            values[each.name] = _parsed(each.name, given)
+    return Settings(**values)
+
+
+def _parsed(name: str, given: str) -> Any:
+    try:
+        return parser_of(name)(given)
+    except ValueError as error:
+        raise InvalidSettings(f"{PREFIX}{name.upper()} {error}.") from None
+
+
+def target(environ: Mapping[str, str] | None = None) -> str:
+    """Where the service is, for the commands that are its clients."""
+    return read(os.environ if environ is None else environ, TARGET, secret=False) or DEFAULT_TARGET
+
+
+def credentials(environ: Mapping[str, str] | None = None) -> Credentials:
+    """The account that the commands act as. Raises InvalidSettings when it is not given."""
+    environ = os.environ if environ is None else environ
+    client_id = read(environ, CLIENT_ID, secret=False)
+    client_secret = read(environ, CLIENT_SECRET, secret=True)
+    if not client_id or not client_secret:
+        missing = PREFIX + (CLIENT_SECRET if client_id else CLIENT_ID)
+        raise InvalidSettings(
+            f"{missing} is not given: this command needs an account, in ARTSTORE_CLIENT_ID and ARTSTORE_CLIENT_SECRET "
+            "(or ARTSTORE_CLIENT_SECRET_FILE)."
+        )
+    return Credentials(client_id, client_secret)
+
+
+def read(environ: Mapping[str, str], name: str, *, secret: bool) -> str:
+    """A variable's text, or what is in the file that it names; empty when neither is given. Raises InvalidSettings."""
+    variable = PREFIX + name
+    given = environ.get(variable, "").strip()
+    file = environ.get(variable + FILE, "") if secret else ""
+    if given and file:
+        raise InvalidSettings(f"{variable} and {variable}{FILE} are both given; give one of them.")
+    return _read_file(variable + FILE, Path(file)) if file else given
+
+
+def _read_file(variable: str, path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        text = content.decode().strip()
+    except OSError as error:
+        raise InvalidSettings(f"{variable} names a file that can't be read: {error.strerror}.") from None
+    except ValueError:
+        raise InvalidSettings(f"{variable} names a file that is not UTF-8 text.") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise InvalidSettings(f"{variable} names a file of more than {MAX_FILE_BYTES:,} bytes.")
+    if not text:
+        raise InvalidSettings(f"{variable} names an empty file.")
+    return text
+
+
+def known_variables() -> tuple[str, ...]:
+    """Every variable that some command reads."""
+    names = [TARGET, CLIENT_ID, CLIENT_SECRET, CLIENT_SECRET + FILE]
+    for each in fields(Settings):
+        names.append(each.name.upper())
+        if each.metadata.get("secret"):
+            names.append(each.name.upper() + FILE)
+    return tuple(PREFIX + name for name in names)
+
+
+def warnings(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence for each variable that nothing reads, with the nearest that something does: it may be misspelled."""
+    environ, known = (os.environ if environ is None else environ), known_variables()
+    ours = (name for name in sorted(environ) if name.startswith(PREFIX))
+    return [
+        f"{name} is no setting of this program; the nearest is {difflib.get_close_matches(name, known, 1, 0.0)[0]}."
+        for name in ours
+        if name not in known and not NOT_OURS.match(f"{name}={environ[name]}")
+    ]

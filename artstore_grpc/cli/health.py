@@ -1,0 +1,31 @@
+"""`health`: whether the service is serving, by exit code, for probes and scripts."""
+
+from __future__ import annotations
+
+import click
+from artstore.identity import Client
+
+from artstore_grpc.cli.exits import Exit, Failure
+from artstore_grpc.cli.output import echo_json
+from artstore_grpc.cli.session import as_anyone, json_option
+
+
+@click.command()
+@click.option(
+    "--service",
+    default="readiness",
+    show_default=True,
+    help="`readiness`, `liveness`, a full service name, or '' for the server.",
+)
+@json_option
+@as_anyone
+async def health(client: Client, service: str, as_json: bool) -> None:
+    """Ask whether the service is serving; exits 8 if it is not."""
+    serving = await client.check_health(service)
+    status = "serving" if serving else "not serving"
+    if as_json:
+        echo_json({"service": service, "serving": serving})
+    elif serving:
+        click.echo(status)
+    if not serving:
+        raise Failure(Exit.UNAVAILABLE, "NOT_SERVING", f"{service or 'The server'} is {status}.")

@@ -1,0 +1,47 @@
+"""`artstore-grpc`: the root of the commands, and what `--help` says of all of them."""
+
+from __future__ import annotations
+
+import click
+
+from artstore_grpc.cli import secrets  # noqa: F401  # adds its commands to `accounts`
+from artstore_grpc.cli.accounts import accounts
+from artstore_grpc.cli.database import bootstrap, db
+from artstore_grpc.cli.environment import DEFAULT_TARGET
+from artstore_grpc.cli.exits import MEANINGS
+from artstore_grpc.cli.failures import EdgeGroup
+from artstore_grpc.cli.gateway import gateway
+from artstore_grpc.cli.health import health
+from artstore_grpc.cli.serve import serve
+from artstore_grpc.cli.token import token
+
+CLIENT_VARIABLES = (
+    ("ARTSTORE_TARGET", f"The service's gRPC address.  [default: {DEFAULT_TARGET}]"),
+    ("ARTSTORE_CLIENT_ID", "The account to act as."),
+    ("ARTSTORE_CLIENT_SECRET[_FILE]", "Its secret, or the path of a file that holds it."),
+)
+
+
+class Root(EdgeGroup):
+    """The root: its help ends with the clients' variables and the exit codes."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Environment of the commands that are clients"):
+            formatter.write_dl(CLIENT_VARIABLES)
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
+
+
+@click.group(cls=Root)
+@click.version_option(package_name="artstore-grpc", prog_name="artstore-grpc")
+@click.option("--traceback", is_flag=True, help="Show where an error comes from; it may hold secrets.")
+def main(traceback: bool) -> None:
+    """The ArtStore identity service: run it, and manage its accounts."""
+
+
+for command in (serve, gateway, db, bootstrap, accounts, token, health):
+    main.add_command(command)
+
+
+if __name__ == "__main__":
+    main()
