@@ -87,8 +87,8 @@ class Transaction:
         if self._failure is not None:
             raise self._failure
 
-    async def rows(self, statement: Executable) -> Sequence[Row[Any]]:
-        return (await self.execute(statement)).all()
+    async def rows(self, statement: Executable, parameters: Any = None) -> Sequence[Row[Any]]:
+        return (await self.execute(statement, parameters)).all()
 
     async def value(self, statement: Executable) -> Any:
         """The first column of the first row; None when there is none."""
@@ -109,11 +109,11 @@ class Database:
         self._writes = self._engine.execution_options(**{WRITES: True})
         self._turn = asyncio.Lock()
 
-    async def rows(self, statement: Executable) -> Sequence[Row[Any]]:
+    async def rows(self, statement: Executable, parameters: Any = None) -> Sequence[Row[Any]]:
         """A single read of committed data, without a transaction. Raises StoreUnavailable."""
         with translated():
             async with self._reads.connect() as connection:
-                return (await connection.execute(statement)).all()
+                return (await connection.execute(statement, parameters)).all()
 
     async def row(self, statement: Executable) -> Row[Any] | None:
         """The first row of a single read; None when there is none."""

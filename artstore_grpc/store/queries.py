@@ -8,14 +8,29 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, Table, Tuple, and_, func, literal, or_, select, true, tuple_
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Select,
+    String,
+    Table,
+    Tuple,
+    and_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.operators import eq, ge, gt, le, lt
 
 from artstore_grpc.model import AccountQuery, Comparison, Role, State
 from artstore_grpc.store.engine import SQLITE
 from artstore_grpc.store.rows import SECRET_PREFIX
-from artstore_grpc.store.tables import Time, accounts, replays, secrets, signing_keys
+from artstore_grpc.store.tables import Time, accounts, ledger_head, replays, secrets, signing_keys
 
 ORDERINGS = {"<": lt, "<=": le, ">": gt, ">=": ge, "=": eq}
 
@@ -23,10 +38,24 @@ _SECRETS = [column.label(f"{SECRET_PREFIX}{column.name}") for column in secrets.
 _SECRETS_ORDER = (secrets.c.create_time.desc(), secrets.c.id)
 
 
-def one_account(condition: ColumnElement[bool]) -> Select[Any]:
-    """The account that a condition names, joined to its secrets, the newest first."""
+def _one_account(column: Column[str]) -> Select[Any]:
     joined = accounts.outerjoin(secrets, secrets.c.account_id == accounts.c.id)
-    return select(*accounts.c, *_SECRETS).select_from(joined).where(condition).order_by(*_SECRETS_ORDER)
+    found = select(*accounts.c, *_SECRETS).select_from(joined).where(column == bindparam("key"))
+    return found.order_by(*_SECRETS_ORDER)
+
+
+def _lock(column: Column[str]) -> Select[Any]:
+    return select(accounts.c.id).where(column == bindparam("key")).with_for_update()
+
+
+# Made once: to build such a statement costs more than to run it.
+ACCOUNT_BY_ID, ACCOUNT_BY_CLIENT_ID = _one_account(accounts.c.id), _one_account(accounts.c.client_id)
+"""The account of a `key`, joined to its secrets, the newest first."""
+
+LOCKS = {ACCOUNT_BY_ID: _lock(accounts.c.id), ACCOUNT_BY_CLIENT_ID: _lock(accounts.c.client_id)}
+"""What locks the account that each of these finds."""
+
+HEAD = select(ledger_head.c.sequence, ledger_head.c.hash)
 
 
 def account_page(query: AccountQuery, now: datetime, dialect: str) -> Select[Any]:

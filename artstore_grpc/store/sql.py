@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Delete, and_, bindparam, delete, or_, select, update
+from sqlalchemy import Column, ColumnElement, Delete, Select, and_, bindparam, delete, or_, select, update
 
 from artstore_grpc.ledger import Head
 from artstore_grpc.model import (
@@ -22,7 +22,14 @@ from artstore_grpc.model import (
 )
 from artstore_grpc.store import leases, rows, tables
 from artstore_grpc.store.engine import Database
-from artstore_grpc.store.queries import account_page, all_signing_keys, one_account, replay_by_key
+from artstore_grpc.store.queries import (
+    ACCOUNT_BY_CLIENT_ID,
+    ACCOUNT_BY_ID,
+    HEAD,
+    account_page,
+    all_signing_keys,
+    replay_by_key,
+)
 from artstore_grpc.store.unit import SqlUnit
 
 POOL_SIZE = 10
@@ -63,10 +70,10 @@ class SqlStore:
         await self.head()
 
     async def account(self, id: str) -> Account | None:
-        return await self._account(tables.accounts.c.id == id)
+        return await self._account(ACCOUNT_BY_ID, id)
 
     async def account_by_client_id(self, client_id: str) -> Account | None:
-        return await self._account(tables.accounts.c.client_id == client_id)
+        return await self._account(ACCOUNT_BY_CLIENT_ID, client_id)
 
     async def accounts(self, query: AccountQuery, now: datetime) -> list[Account]:
         return rows.accounts(await self._database.rows(account_page(query, now, self.dialect)))
@@ -87,7 +94,7 @@ class SqlStore:
         return rows.replay(row) if row else None
 
     async def head(self) -> Head:
-        (row,) = await self._database.rows(select(tables.ledger_head.c.sequence, tables.ledger_head.c.hash))
+        (row,) = await self._database.rows(HEAD)
         return row.sequence, row.hash
 
     async def ledger(self, after: int, limit: int) -> list[LedgerRow]:
@@ -125,8 +132,8 @@ class SqlStore:
     async def close(self) -> None:
         await self._database.close()
 
-    async def _account(self, condition: ColumnElement[bool]) -> Account | None:
-        return next(iter(rows.accounts(await self._database.rows(one_account(condition)))), None)
+    async def _account(self, query: Select[Any], key: str) -> Account | None:
+        return next(iter(rows.accounts(await self._database.rows(query, {"key": key}))), None)
 
 
 _LAST_USED = (

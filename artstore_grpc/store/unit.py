@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Select, bindparam, delete, exists, func, insert, select, update
 
 from artstore_grpc import ledger
 from artstore_grpc.errors import Conflict, LeaseLost
 from artstore_grpc.model import Account, Event, Lease, LedgerRow, Replay, Revocation, Secret, SigningKey
 from artstore_grpc.store import rows, tables
 from artstore_grpc.store.engine import POSTGRESQL, Transaction
-from artstore_grpc.store.queries import all_signing_keys, insert_into, one_account, replay_by_key
+from artstore_grpc.store.queries import (
+    ACCOUNT_BY_CLIENT_ID,
+    ACCOUNT_BY_ID,
+    HEAD,
+    LOCKS,
+    all_signing_keys,
+    insert_into,
+    replay_by_key,
+)
 
 BOOTSTRAP_LOCK = 0x61727473_00000002
 """The PostgreSQL advisory lock of whoever is about to make the first system account; any number no other lock has."""
@@ -28,10 +36,10 @@ class SqlUnit:
         self._events: list[Event] = []
 
     async def account(self, id: str) -> Account | None:
-        return await self._locked(tables.accounts.c.id == id)
+        return await self._locked(ACCOUNT_BY_ID, id)
 
     async def account_by_client_id(self, client_id: str) -> Account | None:
-        return await self._locked(tables.accounts.c.client_id == client_id)
+        return await self._locked(ACCOUNT_BY_CLIENT_ID, client_id)
 
     async def system_account_exists(self) -> bool:
         if self._dialect == POSTGRESQL:
@@ -90,19 +98,19 @@ class SqlUnit:
         self._transaction.check()
         if not self._events:
             return 0
-        (head,) = await self._transaction.rows(_HEAD)
+        (head,) = await self._transaction.rows(HEAD.with_for_update())
         written = _chained((head.sequence, head.hash), self._events)
         await self._transaction.execute(insert(tables.ledger), [rows.ledger_values(row) for row in written])
         last = written[-1]
         await self._transaction.execute(update(tables.ledger_head).values(sequence=last.sequence, hash=last.hash))
         return last.sequence
 
-    async def _locked(self, condition: ColumnElement[bool]) -> Account | None:
+    async def _locked(self, query: Select[Any], key: str) -> Account | None:
         if self._dialect == POSTGRESQL:
             # A statement of its own: a join that waits for the row's lock would give the new account with the secrets
             # of before the wait. On SQLite the unit has the whole file.
-            await self._transaction.execute(select(tables.accounts.c.id).where(condition).with_for_update())
-        return next(iter(rows.accounts(await self._transaction.rows(one_account(condition)))), None)
+            await self._transaction.execute(LOCKS[query], {"key": key})
+        return next(iter(rows.accounts(await self._transaction.rows(query, {"key": key}))), None)
 
     async def _save_secrets(self, account: Account) -> None:
         secrets = tables.secrets
@@ -136,9 +144,6 @@ class SqlUnit:
     def _failed(self, error: Exception) -> Exception:
         self._transaction.fail(error)
         return error
-
-
-_HEAD = select(tables.ledger_head.c.sequence, tables.ledger_head.c.hash).with_for_update()
 
 
 def _chained(head: ledger.Head, events: Iterable[Event]) -> list[LedgerRow]:
