@@ -1,0 +1,63 @@
+"""What a stranger may read: server metadata (RFC 8414) and the JWK set (RFC 7517), made to be cached.
+
+Both carry a strong `ETag` over their bytes, so that a verifier that asks again is told 304 in a few bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from artstore.identity.v1 import token_service_pb2 as pb
+
+from artstore_grpc.call import Backend
+from artstore_grpc.gateway.answers import JSON, Answer, encoded
+from artstore_grpc.gateway.endpoint import Handler
+from artstore_grpc.gateway.exchange import Exchange
+from artstore_grpc.gateway.messages import to_json
+from artstore_grpc.policy import PACKAGE
+
+KEYS = f"{PACKAGE}.TokenService/GetJsonWebKeySet"
+METADATA = f"{PACKAGE}.TokenService/GetServerMetadata"
+
+METADATA_MAX_AGE = 300
+"""Seconds; the metadata change only with a release or a setting."""
+
+REQUIRED_LISTS = frozenset({"response_types_supported"})
+"""Always there, though empty (RFC 8414 §2); other empty members are left out (§3.2)."""
+
+
+def jwks(backend: Backend) -> Handler:
+    async def handle(exchange: Exchange) -> Answer:
+        found: Any = await backend(pb.GetJsonWebKeySetRequest(), exchange.prepared(KEYS))
+        document = {"keys": [without_empty(to_json(key)) for key in found.keys]}
+        return cacheable(exchange, encoded(document), found.max_age.seconds)
+
+    return handle
+
+
+def metadata(backend: Backend) -> Handler:
+    async def handle(exchange: Exchange) -> Answer:
+        found = await backend(pb.GetServerMetadataRequest(), exchange.prepared(METADATA))
+        return cacheable(exchange, encoded(without_empty(to_json(found))), METADATA_MAX_AGE)
+
+    return handle
+
+
+def without_empty(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if value or name in REQUIRED_LISTS}
+
+
+def cacheable(exchange: Exchange, body: bytes, max_age: int, kind: tuple[bytes, bytes] = JSON[0]) -> Answer:
+    """An answer that caches may keep for `max_age` seconds; 304 for one who has it (RFC 9110 §13.1.2)."""
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = ((b"cache-control", f"public, max-age={max_age}".encode()), (b"etag", etag.encode()))
+    if has(exchange.text(b"if-none-match"), etag):
+        return Answer(304, headers, b"")
+    return Answer(200, (kind, *headers), body)
+
+
+def has(if_none_match: str, etag: str) -> bool:
+    """Whether `If-None-Match` names the tag, compared weakly (RFC 9110 §8.8.3.2)."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in tags or tags == ["*"]

@@ -1,0 +1,110 @@
+"""The HTTP server: uvicorn with httptools, started and stopped by its owner rather than by signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import uvicorn
+
+from artstore_grpc.gateway.protocol import Protocol
+from artstore_grpc.settings import Address
+
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection is kept: longer than a balancer's usual 60, so that it is the balancer that closes."""
+BACKLOG = 1024
+LAST_WORDS_SECONDS = 1.0
+"""What a cancelled request has to say that the service is stopping."""
+
+
+class CannotBind(Exception):
+    """The address can't be listened on; the message is one sentence."""
+
+
+def bind(address: Address) -> socket.socket:
+    """A listening socket; port 0 is any free one. Raises CannotBind where the port is taken: without SO_REUSEPORT two
+    servers can never share it silently."""
+    try:
+        family, kind, _, _, target = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        made = socket.socket(family, kind)
+    except OSError as error:
+        raise CannotBind(f"Can't listen on {address}: {error.strerror}.") from None
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart must not wait for TIME_WAIT
+        made.bind(target)
+        made.listen(BACKLOG)
+    except OSError as error:
+        made.close()
+        raise CannotBind(f"Can't listen on {address}: {error.strerror}.") from None
+    made.setblocking(False)
+    return made
+
+
+class Uvicorn(uvicorn.Server):
+    """uvicorn without its hands on the process's signals: who owns the process decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class GatewayServer:
+    """Serves an application on a bound socket. `grace` is how long requests in flight may go on after `stop`."""
+
+    def __init__(self, app: Any, listener: socket.socket, grace: timedelta) -> None:
+        self._listener = listener
+        self._server = Uvicorn(
+            uvicorn.Config(
+                app,
+                http=Protocol,
+                ws="none",
+                interface="asgi3",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=math.ceil(grace.total_seconds()),
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    async def start(self) -> None:
+        """Starts to accept connections; the first may come as soon as this returns."""
+        self._task = asyncio.create_task(self._server.serve([self._listener]))
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+                raise RuntimeError("the HTTP server ended before it started")
+            await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        """Closes the listener and idle connections, lets requests in flight finish within the grace, cuts the rest."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+            self._task = None
+            await self._cut()
+        self._listener.close()
+
+    async def _cut(self) -> None:
+        """Waits until the requests that uvicorn has cancelled are answered, then closes what is still open."""
+        state = self._server.server_state
+        if state.tasks:
+            await asyncio.wait(state.tasks, timeout=LAST_WORDS_SECONDS)
+        for connection in list(state.connections):
+            connection.transport.close()
