@@ -1,0 +1,72 @@
+"""The use cases of the service over one real store, wired as `app.py` does it but without doors; time is the test's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from artstore_grpc.accounts import Accounts
+from artstore_grpc.authentication import Authenticator
+from artstore_grpc.changes import Changes
+from artstore_grpc.ephemeral.memory import MemoryLimiter
+from artstore_grpc.keys import Keyring
+from artstore_grpc.model import Environment
+from artstore_grpc.replays import Replays
+from artstore_grpc.replica import Replica
+from artstore_grpc.rotation import Rotation
+from artstore_grpc.secrets import Hasher
+from artstore_grpc.store.sql import SqlStore
+from artstore_grpc.usage import Usage
+from artstore_grpc.vault import Vault
+
+ISSUER = "http://issuer.test"
+
+
+class CountingHasher(Hasher):
+    """A real hasher at the least cost, which remembers what it was asked to check."""
+
+    def __init__(self, checked: list[str]) -> None:
+        super().__init__(cost=4, threads=1, queue=32)
+        self.checked = checked
+
+    async def matches(self, text: str, hashed: str) -> bool:
+        self.checked.append(text)
+        return await super().matches(text, hashed)
+
+
+@dataclass(frozen=True)
+class House:
+    """One process's memory over a store that several share."""
+
+    store: SqlStore
+    replica: Replica
+    hasher: CountingHasher
+    usage: Usage
+    accounts: Accounts
+    rotation: Rotation
+    authenticator: Authenticator
+
+
+async def opened(store: SqlStore, vault: Vault, now: Callable[[], datetime], checked: list[str]) -> House:
+    """A process that has just started: it remembers nothing, and stands where the ledger stands."""
+    replica = Replica(store, now, outage_window=timedelta(minutes=5))
+    usage, hasher = Usage(store), CountingHasher(checked)
+    changes = Changes(store=store, replica=replica, replays=Replays(vault), now=now)
+    shared: dict[str, Any] = {"hasher": hasher, "now": now}
+    authenticator = Authenticator(
+        store=store,
+        replica=replica,
+        keyring=Keyring(store, vault, now, algorithm="RS256"),
+        vault=vault,
+        usage=usage,
+        failures=MemoryLimiter(),
+        issuer=ISSUER,
+        **shared,
+    )
+    accounts = Accounts(store=store, changes=changes, vault=vault, environment=Environment.DEV, **shared)
+    await replica.load()
+    return House(
+        store, replica, hasher, usage, accounts, Rotation(changes=changes, usage=usage, **shared), authenticator
+    )
