@@ -118,8 +118,7 @@ def redis_server_url(worker_id: str) -> Iterator[str]:
     if named:
         number = 0 if worker_id == "master" else int(worker_id.removeprefix("gw"))
         assert number < 16, "a Redis server has 16 databases: give ARTSTORE_TEST_REDIS_URL at most 16 workers"
-        url = make_url(named)
-        yield f"{named}{'&' if url.query else '?'}db={number}"
+        yield make_url(named).update_query_dict({"db": str(number)}).render_as_string(hide_password=False)
         return
     with Redis() as server:
         yield server.url()
