@@ -65,7 +65,7 @@ class Replica:
         for revocation in await self._store.revocations(self._now()):
             self._revoked[revocation.jti] = revocation.expire_time
         self.outage_since = None
-        self._on_change()
+        self._tell()
 
     @property
     def outage(self) -> bool:
@@ -154,8 +154,13 @@ class Replica:
             if self.outage_since is None:
                 self.outage_since = self._monotonic()
         self._forget_expired()
-        if self._told != (self.outage, self.serving):
-            self._told = (self.outage, self.serving)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Says once that the database went away, came back, or that the outage window has ended."""
+        state = (self.outage, self.serving)
+        if state != self._told:
+            self._told = state
             self._on_change()
 
     def _remember(self, account: Account, sequence: int) -> None:
