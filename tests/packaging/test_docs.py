@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -161,7 +160,9 @@ def test_compose_has_no_password(tmp_path: Path) -> None:
     """Whatever is secret comes from a file, and each file is one that `make secrets` makes."""
     assert not make_secrets(tmp_path).returncode
     read = compose()
-    assert {Path(each["file"]).name for each in read["secrets"].values()} == set(os.listdir(tmp_path / "secrets"))
+    assert {Path(each["file"]).name for each in read["secrets"].values()} == {
+        path.name for path in (tmp_path / "secrets").iterdir()
+    }
     for service in read["services"].values():
         for name, value in service.get("environment", {}).items():
             assert name.endswith("_FILE") or not re.search("PASSWORD|SECRET|KEY|URL$", name), name
