@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import click
-from artstore.identity import Client
+from artstore.identity import Client, NotFound
 
 from artstore_grpc.cli.exits import Exit, Failure
 from artstore_grpc.cli.output import echo_json
@@ -21,7 +21,10 @@ from artstore_grpc.cli.session import as_anyone, json_option
 @as_anyone
 async def health(client: Client, service: str, as_json: bool) -> None:
     """Ask whether the service is serving; exits 8 if it is not."""
-    serving = await client.check_health(service)
+    try:
+        serving = await client.check_health(service)
+    except NotFound as error:
+        raise Failure(Exit.NOT_FOUND, "NOT_FOUND", f"The server has no service {service!r} to check.") from error
     status = "serving" if serving else "not serving"
     if as_json:
         echo_json({"service": service, "serving": serving})

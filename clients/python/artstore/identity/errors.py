@@ -175,7 +175,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> IdentityError:
     return BY_REASON.get(info.reason, kind)(
         error.code(),
         info.reason,
-        status.message or error.details() or "The call failed.",
+        status.message or error.details() or f"The call failed: {error.code().name}.",
         tuple(Violation(v.field, v.description) for v in bad.field_violations),
         retry.retry_delay.ToTimedelta() if retry.HasField("retry_delay") else None,
         info.metadata.get("denial_id", ""),
