@@ -35,7 +35,7 @@ class ChannelBackend:
         self._stubs: dict[str, Callable[..., Any]] = {
             full_name(method): channel.unary_unary(
                 f"/{full_name(method)}",
-                request_serializer=Message.SerializeToString,
+                request_serializer=GetMessageClass(method.input_type).SerializeToString,
                 response_deserializer=GetMessageClass(method.output_type).FromString,
             )
             for method in methods()
