@@ -29,6 +29,11 @@ MUTABLE = (
 """What an update mask may name."""
 
 
+MAX_DURATION_SECONDS = 315_576_000_000
+MAX_NANOS = 999_999_999
+"""google/protobuf/duration.proto."""
+
+
 def timestamp(value: datetime | None) -> Timestamp | None:
     if value is None:
         return None
@@ -41,6 +46,15 @@ def duration(value: timedelta) -> Duration:
     made = Duration()
     made.FromTimedelta(value)
     return made
+
+
+def interval(value: Duration, field: str) -> timedelta:
+    """A duration from the wire. Raises InvalidRequest for one outside `google.protobuf.Duration`'s own bounds, which
+    nothing on the way here has checked: one that large is no timedelta."""
+    opposed = (value.seconds < 0 < value.nanos) or (value.nanos < 0 < value.seconds)
+    if abs(value.seconds) > MAX_DURATION_SECONDS or abs(value.nanos) > MAX_NANOS or opposed:
+        raise invalid(field, "is not a valid duration")
+    return value.ToTimedelta()
 
 
 def role_of(value: int) -> model.Role:

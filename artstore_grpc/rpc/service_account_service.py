@@ -17,7 +17,7 @@ from artstore_grpc.changes import Target
 from artstore_grpc.errors import invalid
 from artstore_grpc.replays import Retry
 from artstore_grpc.rotation import Rotation
-from artstore_grpc.rpc.messages import account_message, draft, masked, secret_message, target, timestamp
+from artstore_grpc.rpc.messages import account_message, draft, interval, masked, secret_message, target, timestamp
 
 
 class ServiceAccountService:
@@ -92,7 +92,7 @@ class ServiceAccountService:
         return pb.ActivateServiceAccountResponse(service_account=self._message(account))
 
     async def RotateSecret(self, request: pb.RotateSecretRequest, call: Call) -> pb.RotateSecretResponse:
-        overlap = request.overlap.ToTimedelta() if request.HasField("overlap") else None
+        overlap = interval(request.overlap, "overlap") if request.HasField("overlap") else None
         answer = await self._rotation.rotate_secret(target(request), caller(call), overlap, retry(request, call))
         return pb.RotateSecretResponse(
             service_account=self._message(answer.account),

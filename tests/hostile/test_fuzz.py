@@ -1,0 +1,46 @@
+"""Every method, sent what no client of ours would send, answers with a refusal of ours."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.hostile.messages import damaged, garbage, messages
+from tests.hostile.victim import METHODS, Victim, assert_refused_clearly
+
+QUICK = settings(
+    max_examples=25,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+LONG = settings(QUICK, max_examples=1500, derandomize=False)
+
+
+def attack(victim: Victim, method: str, chosen: settings) -> None:
+    """Sends a method garbage, wrong messages and damaged ones."""
+    wrong = messages(victim, METHODS[method]).map(lambda message: bytes(message.SerializeToString()))
+
+    @chosen
+    @given(st.one_of(garbage(), wrong, wrong, damaged(wrong)), st.booleans())
+    def one(data: bytes, authenticated: bool) -> None:
+        bearer = "ServiceAccount" in method and authenticated
+        assert_refused_clearly(victim.call(method, data, victim.bearer if bearer else ()))
+
+    one()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fuzzed(each_victim: Victim, method: str) -> None:
+    """Garbage, wrong messages and damaged ones get a refusal of ours, or are valid after all."""
+    attack(each_victim, method, QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("method", METHODS)
+def test_fuzzed_at_length(each_victim: Victim, method: str) -> None:
+    """The same, for as long as a night's CI allows."""
+    attack(each_victim, method, LONG)
