@@ -17,6 +17,7 @@ READINESS = "readiness"
 TOKEN_SERVICE = "artstore.identity.v1.TokenService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Health(health.aio.HealthServicer):  # type: ignore[misc]
@@ -26,6 +27,7 @@ class Health(health.aio.HealthServicer):  # type: ignore[misc]
         super().__init__()
         self._by_database = tuple(service for service in services if service != TOKEN_SERVICE)
         self._ended = asyncio.Event()
+        self._changed = asyncio.Event()
         self.draining = False
 
     @property
@@ -46,9 +48,20 @@ class Health(health.aio.HealthServicer):  # type: ignore[misc]
         self.draining = True
         await self.follow(serving=False, database=False)
 
+    async def set(self, service: str, status: Any) -> None:
+        """Sets a service's state, and wakes the watches of them all."""
+        await super().set(service, status)
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def List(self, request: Any, context: Any) -> Any:
+        """Every state there is; the library's servicer lacks it."""
+        statuses = {name: health_pb2.HealthCheckResponse(status=status) for name, status in self._server_status.items()}
+        return health_pb2.HealthListResponse(statuses=statuses)
+
     async def Watch(self, request: Any, context: Any) -> None:
         """As the standard has it, until `end_watches`."""
-        stream = asyncio.create_task(super().Watch(request, context))
+        stream = asyncio.create_task(self._watch(request.service, context))
         ended = asyncio.create_task(self._ended.wait())
         try:
             await asyncio.wait((stream, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -57,6 +70,18 @@ class Health(health.aio.HealthServicer):  # type: ignore[misc]
             stream.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await stream
+
+    async def _watch(self, service: str, context: Any) -> None:
+        """Written anew because the library's holds a lock while it writes: a client that doesn't read would keep every
+        state as it was, and the service from stopping."""
+        told = None
+        while True:
+            changed = self._changed  # before the state is read, so that no change is missed
+            status = self._server_status.get(service, SERVICE_UNKNOWN)
+            if status != told:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                told = status
+            await changed.wait()
 
     def end_watches(self) -> None:
         """Ends every watch, now and later: an open one would make the server burn its whole grace."""

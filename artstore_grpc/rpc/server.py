@@ -11,21 +11,23 @@ from typing import Any
 from urllib.parse import unquote
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from artstore_grpc.addresses import source_address
 from artstore_grpc.call import Call, correlated
 from artstore_grpc.errors import IdentityError
 from artstore_grpc.pipeline import Pipeline
+from artstore_grpc.rpc import standard
 from artstore_grpc.rpc.health import Health
 from artstore_grpc.rpc.methods import SERVICES, full_name
-from artstore_grpc.rpc.status import DETAILS_KEY, code_of, to_status
+from artstore_grpc.rpc.status import abort
 from artstore_grpc.settings import Address, Network
 
 MAX_RECEIVE_BYTES = 4 * 1024 * 1024
 """gRPC's own bound, past which its core answers RESOURCE_EXHAUSTED; the pipeline's own is far below."""
 MAX_METADATA_BYTES = 16 * 1024
+MAX_CONCURRENT_STREAMS = 1000
+"""Calls open at once on one connection; more wait at the client. It bounds what the pipeline can't see: calls whose
+message never comes (RFC 9113 §5.1.2)."""
 MIN_PING_INTERVAL_MS = 10_000
 """Clients may keep alive every 10 s; less often than any client of ours does, or `too_many_pings` would end it."""
 
@@ -33,6 +35,7 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.so_reuseport", 0),  # a second server on this port must fail loudly, not take half the connections
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
     ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -55,16 +58,15 @@ def server(pipeline: Pipeline, health_servicer: Health, trusted: tuple[Network, 
             if full_name(method) in pipeline.methods
         }
         made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, made)
-    names = (*(service.full_name for service in SERVICES), health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, made)
+    standard.add_health(made, health_servicer)
+    standard.add_reflection(made, tuple(service.full_name for service in SERVICES))
     return made
 
 
 def health_server(health_servicer: Health) -> grpc.aio.Server:
     """A server of `grpc.health.v1` alone."""
     made = grpc.aio.server(options=OPTIONS)
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, made)
+    standard.add_health(made, health_servicer)
     return made
 
 
@@ -88,8 +90,7 @@ def bound(pipeline: Pipeline, method: str, trusted: tuple[Network, ...]) -> Hand
             return (await pipeline(data, call)).SerializeToString()
         except IdentityError as error:
             refused = error
-        details = ((DETAILS_KEY, to_status(refused).SerializeToString()),)
-        return await context.abort(code_of(refused), refused.message, details)  # raises
+        return await abort(context, refused)
 
     return handle
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any as _Any
+from typing import NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -38,6 +40,12 @@ def to_status(error: errors.IdentityError) -> Status:
     """The error as the caller sees it; `cause` stays here."""
     number: int = code_of(error).value[0]
     return Status(code=number, message=error.message, details=[packed(detail) for detail in details_of(error)])
+
+
+async def abort(context: grpc.aio.ServicerContext[_Any, _Any], error: errors.IdentityError) -> NoReturn:
+    """Ends a call with an error; raises what grpc.aio wants raised."""
+    details = ((DETAILS_KEY, to_status(error).SerializeToString()),)
+    await context.abort(code_of(error), error.message, details)
 
 
 def details_of(error: errors.IdentityError) -> list[Message]:
