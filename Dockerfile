@@ -10,8 +10,7 @@ RUN /build/bin/pip install --require-hashes -r requirements/build.txt \
  && /build/bin/pip --python /opt/artstore/bin/python install --require-hashes -r requirements/run.txt
 COPY . .
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \
- && /build/bin/pip --python /opt/artstore/bin/python install --no-deps --no-index /wheels/*.whl \
- && mkdir -m 0700 /data
+ && /build/bin/pip --python /opt/artstore/bin/python install --no-deps --no-index /wheels/*.whl
 
 FROM docker.io/library/python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="artstore-grpc" \
@@ -19,7 +18,7 @@ LABEL org.opencontainers.image.title="artstore-grpc" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/artstore /opt/artstore
-COPY --from=build --chown=10001:10001 /data /var/lib/artstore
+RUN install -d -m 0700 -o 10001 -g 10001 /var/lib/artstore
 ENV PATH=/opt/artstore/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     ARTSTORE_DATA_DIR=/var/lib/artstore \
