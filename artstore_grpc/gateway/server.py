@@ -30,10 +30,10 @@ def bind(address: Address) -> socket.socket:
     """A listening socket; port 0 is any free one. Raises CannotBind where the port is taken: without SO_REUSEPORT two
     servers can never share it silently."""
     try:
-        family, kind, _, _, target = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )[0]
-        made = socket.socket(family, kind)
+        made = socket.socket(family, kind, protocol)  # asyncio sets TCP_NODELAY only where the protocol is named
     except OSError as error:
         raise CannotBind(f"Can't listen on {address}: {error.strerror}.") from None
     try:
