@@ -114,7 +114,8 @@ class Pipeline:
         call.caller = await self._authenticated(rule, decoded, call)
         if call.caller is not None:
             await self._charge(call.caller)
-            if rule.scope and rule.scope not in call.caller.scopes:
+            # Who proves itself by a secret (BEARER_OR_SELF) may act on its own account alone, which needs no scope.
+            if rule.scope and not call.caller.secret_id and rule.scope not in call.caller.scopes:
                 raise errors.PermissionDenied("The token lacks the scope that this needs.", reason="INSUFFICIENT_SCOPE")
         return await method.behavior(decoded, call)
 

@@ -1,0 +1,240 @@
+"""The three ways into the API as tests call them: one method of the API, its message in, its message or `Refused` out.
+
+Cases are written against `Door`, so that the same ones run over gRPC, over HTTP in the server's process and over a
+gateway that runs alone (DESIGN §4). The HTTP routes are written by hand here: they are the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import grpc
+import httpx
+import pytest
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc.status_pb2 import Status
+
+from artstore_grpc.gateway.app import build
+from artstore_grpc.gateway.channel import ChannelBackend
+from artstore_grpc.gateway.server import GatewayServer, bind
+from artstore_grpc.rpc.methods import full_name, walked
+from artstore_grpc.rpc.status import DETAILS_KEY, unpacked
+from tests.installation import ANY, Installation
+
+CALL_SECONDS = 30.0
+
+METHODS = {method.name: method for method in walked()}
+
+ACCOUNTS = "/api/v1/service-accounts"
+ROUTES = {
+    "IssueToken": ("POST", "/oauth2/token"),
+    "IntrospectToken": ("POST", "/oauth2/introspect"),
+    "RevokeToken": ("POST", "/oauth2/revoke"),
+    "GetJsonWebKeySet": ("GET", "/.well-known/jwks.json"),
+    "GetServerMetadata": ("GET", "/.well-known/oauth-authorization-server"),
+    "CreateServiceAccount": ("POST", ACCOUNTS),
+    "GetServiceAccount": ("GET", ACCOUNTS + "/{id}"),
+    "ListServiceAccounts": ("GET", ACCOUNTS),
+    "UpdateServiceAccount": ("PATCH", ACCOUNTS + "/{id}"),
+    "DeleteServiceAccount": ("DELETE", ACCOUNTS + "/{id}"),
+    "UndeleteServiceAccount": ("POST", ACCOUNTS + "/{id}/undelete"),
+    "SuspendServiceAccount": ("POST", ACCOUNTS + "/{id}/suspend"),
+    "ActivateServiceAccount": ("POST", ACCOUNTS + "/{id}/activate"),
+    "RotateSecret": ("POST", ACCOUNTS + "/{id}/rotate-secret"),
+    "RevokeSecret": ("POST", ACCOUNTS + "/{id}/revoke-secret"),
+}
+OAUTH = ("IssueToken", "IntrospectToken", "RevokeToken")
+"""Methods that take a form."""
+
+OAUTH_CODES = {
+    "invalid_request": "INVALID_ARGUMENT",
+    "invalid_scope": "INVALID_ARGUMENT",
+    "invalid_target": "INVALID_ARGUMENT",
+    "invalid_client": "UNAUTHENTICATED",
+    "unauthorized_client": "PERMISSION_DENIED",
+    "unsupported_grant_type": "UNIMPLEMENTED",
+    "server_error": "INTERNAL",
+}
+"""DESIGN §3's table of errors, from right to left; `temporarily_unavailable` goes by the status."""
+STATUS_CODES = {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
+
+
+@dataclass(eq=False)
+class Refused(Exception):
+    """A refusal as any door tells it: gRPC's name of the code, the stable reason, the fields at fault."""
+
+    code: str
+    reason: str
+    message: str = ""
+    fields: tuple[str, ...] = ()
+    retry_after: timedelta | None = None
+    denial_id: str = ""
+
+
+@contextmanager
+def refused(code: str, reason: str = "", field: str = "") -> Iterator[pytest.ExceptionInfo[Refused]]:
+    """Expects a refusal with this code and, where given, this reason and this one field at fault."""
+    with pytest.raises(Refused) as caught:
+        yield caught
+    refusal = caught.value
+    assert refusal.code == code, refusal
+    assert reason in ("", refusal.reason), refusal
+    assert not field or refusal.fields == (field,), refusal
+
+
+class Door(Protocol):
+    """Calls a method of the API by its short name. Raises Refused."""
+
+    def call(self, method: str, request: Message, authorization: str = "") -> Any: ...
+
+
+class GrpcDoor:
+    """The API over a gRPC channel."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.insecure_channel(target)
+        self._calls = {
+            name: self._channel.unary_unary(
+                f"/{full_name(method)}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=GetMessageClass(method.output_type).FromString,
+            )
+            for name, method in METHODS.items()
+        }
+
+    def call(self, method: str, request: Message, authorization: str = "") -> Any:
+        metadata = (("authorization", authorization),) if authorization else ()
+        try:
+            return self._calls[method](request, metadata=metadata, timeout=CALL_SECONDS)
+        except grpc.RpcError as error:
+            raise told(error) from None
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def told(error: Any) -> Refused:
+    """What a gRPC error says."""
+    status = Status.FromString(dict(error.trailing_metadata() or ()).get(DETAILS_KEY, b""))
+    info, violations, retry_after = unpacked(status)
+    assert info is not None, f"a refusal without ErrorInfo: {error}"
+    fields = tuple(violation.field for violation in violations)
+    return Refused(
+        error.code().name, info.reason, status.message, fields, retry_after, info.metadata.get("denial_id", "")
+    )
+
+
+class HttpDoor:
+    """The API over HTTP: forms at the OAuth endpoints, JSON at the others."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.Client(base_url=url, timeout=CALL_SECONDS, trust_env=False)
+
+    def call(self, method: str, request: Message, authorization: str = "") -> Any:
+        response = self.send(method, request, authorization)
+        if response.status_code != 200:
+            raise answered(response)
+        return json_format.ParseDict(long_names(response.json()), GetMessageClass(METHODS[method].output_type)())
+
+    def send(self, method: str, request: Any, authorization: str = "") -> httpx.Response:
+        """The response itself."""
+        verb, path = ROUTES[method]
+        headers = {"authorization": authorization} if authorization else {}
+        if method in OAUTH:
+            return self._http.request(verb, path, headers=headers, data=form(request))
+        resource = request.service_account if method == "UpdateServiceAccount" else request
+        document = short_names(json_format.MessageToDict(resource, preserving_proto_field_name=True))
+        path = path.format(id=quote(document.pop("id", "") if "{id}" in path else "", safe=""))
+        if verb in ("GET", "DELETE"):
+            return self._http.request(verb, path, headers=headers, params=parameters(document))
+        mask = {"update_mask": ",".join(request.update_mask.paths)} if method == "UpdateServiceAccount" else {}
+        return self._http.request(
+            verb, path, headers=headers, json=document, params=mask if mask.get("update_mask") else None
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+
+def form(request: Message) -> dict[str, Any]:
+    """The fields that are set, as the parameters of a form."""
+    return {field.name: list(value) if field.is_repeated else value for field, value in request.ListFields()}
+
+
+def parameters(document: dict[str, Any]) -> dict[str, str]:
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in document.items()}
+
+
+def short_names(document: Any) -> Any:
+    """Enumerations as REST has them: `ROLE_ADMIN` is `admin`."""
+    if isinstance(document, dict):
+        return {name: short_names(value) for name, value in document.items()}
+    if isinstance(document, list):
+        return [short_names(item) for item in document]
+    if isinstance(document, str) and document.startswith(("ROLE_", "STATE_")):
+        return document.partition("_")[2].lower()
+    return document
+
+
+def long_names(document: Any, name: str = "") -> Any:
+    """The other way."""
+    if isinstance(document, dict):
+        return {key: long_names(value, key) for key, value in document.items()}
+    if isinstance(document, list):
+        return [long_names(item) for item in document]
+    return f"{name}_{document}".upper() if name in ("role", "state") else document
+
+
+def answered(response: httpx.Response) -> Refused:
+    """What an HTTP error says, in either dialect."""
+    body, after = response.json(), response.headers.get("retry-after")
+    retry_after = timedelta(seconds=int(after)) if after else None
+    error = body["error"]
+    if isinstance(error, str):
+        code = STATUS_CODES.get(response.status_code) or OAUTH_CODES[error]
+        return Refused(code, body["reason"], body["error_description"], (), retry_after, body.get("denial_id", ""))
+    fields = tuple(violation["field"] for violation in error["violations"])
+    return Refused(error["status"], error["reason"], error["message"], fields, retry_after, error.get("denial_id", ""))
+
+
+@contextmanager
+def lone_gateway(service: Installation) -> Iterator[str]:
+    """A gateway as it runs alone: in front of a gRPC channel to the service. Yields its URL."""
+
+    async def start() -> tuple[GatewayServer, grpc.aio.Channel]:
+        channel = grpc.aio.insecure_channel(str(service.started.grpc_address))
+        backend = ChannelBackend(channel)
+        app = build(backend, ready=backend.ready, trusted_proxies=())
+        server = GatewayServer(app, bind(ANY), grace=timedelta(seconds=1))
+        await server.start()
+        return server, channel
+
+    server, channel = service.run(start())
+    yield f"http://127.0.0.1:{server.port}"
+    service.run(server.stop())
+    service.run(channel.close())
+
+
+@contextmanager
+def opened(kind: str, service: Installation) -> Iterator[GrpcDoor | HttpDoor]:
+    """The door of this kind: `grpc`, `http`, or `gateway` for the one that runs alone."""
+    if kind == "gateway":
+        with lone_gateway(service) as url:
+            yield from closing(HttpDoor(url))
+    else:
+        yield from closing(HttpDoor(service.url) if kind == "http" else GrpcDoor(str(service.started.grpc_address)))
+
+
+def closing(door: GrpcDoor | HttpDoor) -> Iterator[GrpcDoor | HttpDoor]:
+    yield door
+    door.close()
+
+
+DOORS = ("grpc", "http", "gateway")
