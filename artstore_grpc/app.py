@@ -214,7 +214,9 @@ async def serve(
         metrics_address = serve_metrics(settings, made.metrics, stack)
         gateway = None
         if sock is not None:
-            app = build(made.pipeline, ready=ready_of(made.health), trusted_proxies=settings.trusted_proxies)
+            app = build(
+                made.pipeline, ready=ready_of(made.health), trusted_proxies=settings.trusted_proxies, logger=log
+            )
             gateway = GatewayServer(app, sock, grace=settings.drain_grace)
             await gateway.start()
         await door.start()
