@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from artstore_grpc import ledger, secrets
 from artstore_grpc.accounts import Draft
@@ -37,6 +37,7 @@ OVERLAPS = st.sampled_from([None, *(timedelta(seconds=s) for s in (0, 1, 3600, 8
 STEPS = st.sampled_from(
     [timedelta(seconds=s) for s in (1, 599, 3600, 86_399)] + [timedelta(days=d) for d in (7, 29, 61)]
 )
+WHICH = st.integers(0, 3)
 ETAGS = st.sampled_from(["", "", "right", "stale"])
 ADMINISTRATOR = Stored(
     "administrator", "sa_dev_administrator", "administrator", Role.ADMIN, *[datetime(2030, 1, 1, tzinfo=UTC)] * 2
@@ -49,14 +50,13 @@ class AccountsMachine(RuleBasedStateMachine):
     """Subclasses say where an empty, migrated database is."""
 
     accounts: Bundle[model.Account] = Bundle("accounts")
-    made: Bundle[model.Secret] = Bundle("made")
 
     def fresh_url(self) -> str:
         raise NotImplementedError
 
-    @initialize()
-    def start(self) -> None:
+    def __init__(self) -> None:
         """Opens an empty store."""
+        super().__init__()
         self.runner = asyncio.Runner()
         self.time = datetime(2030, 1, 1, tzinfo=UTC)
         self.sources = 0
@@ -71,8 +71,6 @@ class AccountsMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Tries every secret that was ever made once more, on a process that remembers nothing; then closes."""
-        if not hasattr(self, "runner"):
-            return
         try:
             self.restart()
             for secret in self.model.secrets:
@@ -83,6 +81,11 @@ class AccountsMachine(RuleBasedStateMachine):
             self.other.hasher.close()
             self.run(self.store.close())
             self.runner.close()
+
+    @initialize(target=accounts)
+    def first_accounts(self) -> Any:
+        """Two accounts to begin with, so that every rule has something to work on."""
+        return multiple(self.create("ingester", "", None), self.create("query", "", None))
 
     # What changes accounts and secrets
 
@@ -107,35 +110,30 @@ class AccountsMachine(RuleBasedStateMachine):
         self.model.keep(key, content, account.secrets[0], self.time)
         return account
 
-    @rule(target=made, account=accounts)
-    def first_secret(self, account: model.Account) -> Any:
-        """Hands an account's secrets to the other rules."""
-        return multiple(*account.secrets)
-
-    @rule(target=made, account=accounts, overlap=OVERLAPS, request_id=REQUEST_IDS, tag=ETAGS)
-    def rotate(self, account: model.Account, overlap: timedelta | None, request_id: str | None, tag: str) -> Any:
+    @rule(account=accounts, overlap=OVERLAPS, request_id=REQUEST_IDS, tag=ETAGS)
+    def rotate(self, account: model.Account, overlap: timedelta | None, request_id: str | None, tag: str) -> None:
         """An administrator rotates."""
         self.tick()
-        return self.rotated(account, BYSTANDER, overlap, request_id, tag)
+        self.rotated(account, BYSTANDER, overlap, request_id, tag)
 
-    @rule(target=made, secret=made, overlap=OVERLAPS)
-    def rotate_own(self, secret: model.Secret, overlap: timedelta | None) -> Any:
+    @rule(account=accounts, which=WHICH, overlap=OVERLAPS)
+    def rotate_own(self, account: model.Account, which: int, overlap: timedelta | None) -> None:
         """An account rotates with a secret of its own, if that one still authenticates."""
         self.tick()
-        caller = self.try_secret(self.house, secret)
-        return multiple() if caller is None else self.rotated(secret.owner, caller, overlap, None, "")
+        caller = self.try_secret(self.house, account.secret(which))
+        if caller is not None:
+            self.rotated(account, caller, overlap, None, "")
 
-    @rule(secret=made, tag=ETAGS)
-    def revoke_secret(self, secret: model.Secret, tag: str) -> None:
+    @rule(account=accounts, which=WHICH, tag=ETAGS)
+    def revoke_secret(self, account: model.Account, which: int, tag: str) -> None:
         """Ends a secret, whichever it is."""
         self.tick()
-        owner = secret.owner
-        target, refused = self.target(owner, tag)
-        kept = [each for each in owner.secrets if not each.ended]
-        refused = refused or ("" if secret in kept else "SECRET_NOT_FOUND")
+        secret = account.secret(which)
+        target, refused = self.target(account, tag)
+        refused = refused or ("SECRET_NOT_FOUND" if secret.ended else "")
         if self.attempt(refused, self.house.rotation.revoke_secret(target, secret.id, BYSTANDER)):
             secret.ended = True
-            self.changed(owner, void=True)
+            self.changed(account, void=True)
 
     @rule(account=accounts, tag=ETAGS)
     def suspend(self, account: model.Account, tag: str) -> None:
@@ -182,52 +180,35 @@ class AccountsMachine(RuleBasedStateMachine):
 
     # What must change nothing
 
-    @rule(secret=made, elsewhere=st.booleans())
-    def authenticate(self, secret: model.Secret, elsewhere: bool) -> None:
+    @rule(account=accounts, which=WHICH, elsewhere=st.booleans())
+    def authenticate(self, account: model.Account, which: int, elsewhere: bool) -> None:
         """A live secret of an active account succeeds on every process, any other fails on every process."""
         self.tick()
-        if elsewhere:
-            self.run(self.other.replica.poll())
-        self.try_secret(self.other if elsewhere else self.house, secret)
+        self.try_secret(self.other if elsewhere else self.house, account.secret(which))
 
-    @rule(secret=made)
-    def forge(self, secret: model.Secret) -> None:
-        """A secret of the right form, with a known id and a right checksum, but another text never succeeds."""
+    @rule(account=accounts, which=WHICH, borrower=accounts)
+    def pretend(self, account: model.Account, which: int, borrower: model.Account) -> None:
+        """Neither another account's secret gets in, nor a text of the right form with a known id and checksum."""
         self.tick()
+        secret = account.secret(which)
+        if borrower is not account:
+            self.refused(Credentials(borrower.client_id, secret.text))
         random = secrets.generate().text.rsplit("_", 1)[1][: secrets.RANDOM_LENGTH]
         body = f"{secrets.PREFIX}{secret.id}_{random}"
-        self.refused(Credentials(secret.owner.client_id, body + secrets.checksum(body)))
-
-    @rule(secret=made, account=accounts)
-    def borrow(self, secret: model.Secret, account: model.Account) -> None:
-        """No account gets in with another's secret."""
-        self.tick()
-        if account is not secret.owner:
-            self.refused(Credentials(account.client_id, secret.text))
+        self.refused(Credentials(account.client_id, body + secrets.checksum(body)))
 
     # What time and operators do
 
-    @rule(step=STEPS)
-    def wait(self, step: timedelta) -> None:
+    @rule(step=STEPS, purge=st.booleans(), restart=st.booleans())
+    def wait(self, step: timedelta, purge: bool, restart: bool) -> None:
+        """Time passes; then what has expired is purged, or the process starts again, or both."""
         self.time += step
-
-    @rule()
-    def purge(self) -> None:
-        self.tick()
-        self.run(self.purge_job.run())
-        self.model.purge(self.time)
-        self.run(self.house.replica.poll())
-
-    @rule()
-    def restart(self) -> None:
-        """The process ends in good order and starts again."""
-        self.run(self.house.usage.flush())
-        self.house.hasher.close()
-        self.house = self.open()
-
-    @rule(account=consumes(accounts))
-    def lose_sight(self, account: model.Account) -> None:
-        """Keeps the set of accounts that steps choose from small; the model goes on watching this one."""
+        if restart:
+            self.restart()
+        if purge:
+            self.run(self.purge_job.run())
+            self.model.purge(self.time)
+            self.run(self.house.replica.poll())
 
     # What must always hold
 
@@ -252,6 +233,12 @@ class AccountsMachine(RuleBasedStateMachine):
                 assert comparable(remembered) == comparable(stored[account.id])
 
     # How the rules do it
+
+    def restart(self) -> None:
+        """The process ends in good order and starts again."""
+        self.run(self.house.usage.flush())
+        self.house.hasher.close()
+        self.house = self.open()
 
     def run(self, work: Awaitable[T]) -> T:
         async def awaited() -> T:
@@ -287,7 +274,7 @@ class AccountsMachine(RuleBasedStateMachine):
 
     def rotated(
         self, account: model.Account, caller: Caller, overlap: timedelta | None, request_id: str | None, tag: str
-    ) -> Any:
+    ) -> None:
         target, refused = self.target(account, tag)
         content = f"{account.id}|{overlap}|{target.etag}".encode()
         key = ("Rotate", request_id) if request_id else None
@@ -301,11 +288,10 @@ class AccountsMachine(RuleBasedStateMachine):
         answer = self.attempt(refused, self.house.rotation.rotate_secret(target, caller, overlap, retry(key, content)))
         if answer is None or again is not None:
             assert answer is None or again is None or answer.client_secret == again.text
-            return multiple()
+            return
         made = self.secret(answer, account)
         self.model.rotated(account, made, overlap, self.time)
         self.model.keep(key, content, made, self.time)
-        return made
 
     def secret(self, answer: Answer, owner: model.Account) -> model.Secret:
         return model.Secret(answer.secret.id, answer.client_secret, owner, self.time + model.SECRET_LIFETIME)

@@ -47,6 +47,10 @@ class Account:
         """Whether nobody may see it any more: purged, or due to be."""
         return self.purged or (self.delete_time is not None and self.delete_time + RETENTION <= now)
 
+    def secret(self, which: int) -> Secret:
+        """One of those it ever had: 0 is the newest."""
+        return self.secrets[which % len(self.secrets)]
+
     def live_secrets(self, now: datetime) -> list[Secret]:
         return [secret for secret in self.secrets if secret.live(now)]
 
