@@ -96,8 +96,3 @@ async def test_get_token(administrator: dict[str, str]) -> None:
     """A program without asyncio gets a token by one call."""
     arguments = [administrator[f"ARTSTORE_{name}"] for name in ("TARGET", "CLIENT_ID", "CLIENT_SECRET")]
     assert (await asyncio.to_thread(get_token, *arguments)).count(".") == 2
-
-
-async def test_health(client: Client) -> None:
-    """A ready service says so."""
-    assert await client.check_health("readiness")

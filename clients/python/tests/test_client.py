@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 
 import grpc
 import pytest
-from artstore.identity import Client, IdentityError, InvalidToken, PermissionDenied, Role, ServiceAccount, get_token
+from artstore.identity import Client, InvalidToken, PermissionDenied, Role, ServiceAccount, get_token
 from artstore.identity.connection import CHANNEL_OPTIONS, basic_authorization
 from artstore.identity.errors import DOMAIN
 from artstore.identity.v1 import service_account_service_pb2 as accounts
@@ -252,12 +252,6 @@ async def test_a_client_that_is_not_open_says_so() -> None:
     """Forgetting `async with` is told in a sentence."""
     with pytest.raises(RuntimeError, match="async with"):
         await Client("127.0.0.1:1").server_metadata()
-
-
-async def test_health_of_a_server_without_it(client: Client) -> None:
-    """A server that has no health service is an error, not an unhealthy one."""
-    with pytest.raises(IdentityError):
-        await client.check_health("readiness")
 
 
 async def test_get_token_without_a_loop(server: Canned) -> None:

@@ -40,7 +40,7 @@ class AccountMethods(TokenMethods):
 
     @property
     def _accounts(self) -> ServiceAccountServiceAsyncStub:
-        return ServiceAccountServiceStub(self._channel)
+        return ServiceAccountServiceStub(self.channel)
 
     async def create_service_account(
         self, service_account: pb.ServiceAccount, *, request_id: str = ""
@@ -117,7 +117,7 @@ class AccountMethods(TokenMethods):
         if id != self.client_id:
             return await self._administer(self._accounts.RotateSecret, request)
         basic = basic_authorization(self.client_id, self._client_secret)
-        answer = await self._call(self._accounts.RotateSecret, request, (("authorization", basic),))
+        answer = await self.call(self._accounts.RotateSecret, request, (("authorization", basic),))
         self._client_secret = answer.client_secret
         return answer
 
@@ -130,12 +130,12 @@ class AccountMethods(TokenMethods):
         """Calls a method with an admin token; a token that was kept and is refused is replaced once."""
         kept = self._admin_token
         try:
-            return await self._call(method, request, await self._bearer())
+            return await self.call(method, request, await self._bearer())
         except InvalidToken:
             if not kept:
                 raise
         self._admin_token_deadline = 0.0
-        return await self._call(method, request, await self._bearer())
+        return await self.call(method, request, await self._bearer())
 
     async def _bearer(self) -> Metadata:
         async with self._admin_token_lock:

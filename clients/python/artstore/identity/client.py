@@ -8,8 +8,6 @@ from datetime import timedelta
 
 from artstore.identity.accounts import AccountMethods
 from artstore.identity.connection import DEFAULT_TIMEOUT
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from grpc_health.v1.health_pb2_grpc import HealthStub
 
 
 class Client(AccountMethods):
@@ -18,14 +16,6 @@ class Client(AccountMethods):
     async with Client("127.0.0.1:50051", client_id=…, client_secret=…) as client:
         token = (await client.issue_token()).access_token
     """
-
-    async def check_health(self, service: str = "") -> bool:
-        """Whether the server, or one of its services (`readiness`, `liveness`, a full service name), is serving.
-
-        Raises NotFound for a service it doesn't know, Unavailable when nobody answers.
-        """
-        answer = await self._call(HealthStub(self._channel).Check, HealthCheckRequest(service=service))
-        return bool(answer.status == HealthCheckResponse.SERVING)
 
 
 def get_token(

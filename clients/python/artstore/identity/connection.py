@@ -85,13 +85,14 @@ class Connection:
             self._opened = None
 
     @property
-    def _channel(self) -> grpc.aio.Channel:
+    def channel(self) -> grpc.aio.Channel:
+        """The open channel, for stubs of other services on the same server, such as `grpc.health.v1`."""
         if self._opened is None:
             raise RuntimeError("The client is not open: use `async with Client(…) as client`.")
         return self._opened
 
-    async def _call(self, method: Callable[..., Awaitable[Answer]], request: object, metadata: Metadata = ()) -> Answer:
-        """Calls a stub's method. Raises IdentityError."""
+    async def call(self, method: Callable[..., Awaitable[Answer]], request: object, metadata: Metadata = ()) -> Answer:
+        """Calls a stub's method within the timeout. Raises IdentityError."""
         try:
             return await method(request, timeout=self._timeout_seconds, metadata=metadata)
         except grpc.aio.AioRpcError as error:

@@ -21,7 +21,7 @@ class TokenMethods(Connection):
 
     @property
     def _tokens(self) -> TokenServiceAsyncStub:
-        return TokenServiceStub(self._channel)
+        return TokenServiceStub(self.channel)
 
     async def issue_token(self, *, scope: str = "", audience: Iterable[str] = ()) -> pb.IssueTokenResponse:
         """Gets an access token for this client's account.
@@ -36,7 +36,7 @@ class TokenMethods(Connection):
             scope=scope,
             audience=audience,
         )
-        return await self._call(self._tokens.IssueToken, request)
+        return await self.call(self._tokens.IssueToken, request)
 
     async def introspect(self, token: str, *, token_type_hint: str = "") -> pb.IntrospectTokenResponse:
         """Asks whether a token is live, and what it says (RFC 7662); one that may not be asked about is not active."""
@@ -46,7 +46,7 @@ class TokenMethods(Connection):
             client_id=self.client_id,
             client_secret=self._client_secret,
         )
-        return await self._call(self._tokens.IntrospectToken, request)
+        return await self.call(self._tokens.IntrospectToken, request)
 
     async def revoke(self, token: str, *, token_type_hint: str = "") -> None:
         """Revokes a token (RFC 7009); an unknown or expired one is a success. Raises PermissionDenied on another's."""
@@ -56,12 +56,12 @@ class TokenMethods(Connection):
             client_id=self.client_id,
             client_secret=self._client_secret,
         )
-        await self._call(self._tokens.RevokeToken, request)
+        await self.call(self._tokens.RevokeToken, request)
 
     async def json_web_key_set(self) -> pb.GetJsonWebKeySetResponse:
         """The public keys that verify the service's tokens (RFC 7517), and how long they may be kept."""
-        return await self._call(self._tokens.GetJsonWebKeySet, pb.GetJsonWebKeySetRequest())
+        return await self.call(self._tokens.GetJsonWebKeySet, pb.GetJsonWebKeySetRequest())
 
     async def server_metadata(self) -> pb.GetServerMetadataResponse:
         """The service's metadata (RFC 8414): its issuer, its endpoints, what it supports."""
-        return await self._call(self._tokens.GetServerMetadata, pb.GetServerMetadataRequest())
+        return await self.call(self._tokens.GetServerMetadata, pb.GetServerMetadataRequest())
