@@ -126,6 +126,8 @@ class Authenticator:
             raise InvalidClient(cause="no credentials", reason="INVALID_CLIENT")
         if max(len(credentials.client_id), len(credentials.client_secret)) > MAX_CREDENTIAL_LENGTH:
             raise InvalidClient(cause="overlong credentials")
+        if "\0" in credentials.client_id:  # PostgreSQL's text knows no NUL: the look-up would fail, not find nothing
+            raise InvalidClient(cause="unknown client_id")
         now = self._now()
         account = await self._replica.account_by_client_id(credentials.client_id)
         secret_id = secrets.secret_id(credentials.client_secret)

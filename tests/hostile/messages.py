@@ -14,7 +14,7 @@ VALID = {
     "grant_type": ["client_credentials"],
     "scope": ["storage.read", "storage.read storage.write"],
     "paths": ["name", "description", "role", "rate_limit", "scopes", "audiences", "served_audiences", "*"],
-    "filter": ['role = user AND state = active AND name : "a"', "secret_expire_time < 2030-01-31T00:00:00Z"],
+    "filter": ['role = user AND state = active AND name : "a"', 'secret_expire_time < "2030-01-31T00:00:00Z"'],
     "request_id": ["5f2b5a0e-7f2b-4b0a-9a54-0a6a2f8f7a11"],
     "client_assertion_type": ["urn:ietf:params:oauth:client-assertion-type:jwt-bearer"],
 }
