@@ -1,7 +1,7 @@
 # The service in an image: built in the first stage, where the build tools stay; run as user 10001.
 #   docker build -t artstore-grpc .
 
-FROM docker.io/library/python:3.11-slim-bookworm AS build
+FROM python:3.11-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/artstore
@@ -12,7 +12,7 @@ COPY . .
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \
  && /build/bin/pip --python /opt/artstore/bin/python install --no-deps --no-index /wheels/*.whl
 
-FROM docker.io/library/python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="artstore-grpc" \
       org.opencontainers.image.description="The ArtStore identity service: service accounts and OAuth 2.0 tokens over gRPC and REST" \
       org.opencontainers.image.version="0.1.0" \
