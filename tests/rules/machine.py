@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
 from artstore_grpc import ledger, secrets
 from artstore_grpc.accounts import Draft
@@ -35,7 +35,7 @@ NAMES = st.sampled_from(["ingester", "query", "storage 1", "storage 2"])
 REQUEST_IDS = st.none() | st.sampled_from([str(UUID(int=i + (4 << 76) + (8 << 60))) for i in range(3)])
 OVERLAPS = st.sampled_from([None, *(timedelta(seconds=s) for s in (0, 1, 3600, 86_400, 30 * 86_400))])
 STEPS = st.sampled_from(
-    [timedelta(seconds=s) for s in (1, 599, 3600, 86_399)] + [timedelta(days=d) for d in (7, 29, 61)]
+    [timedelta(seconds=s) for s in (1, 599, 660, 86_399)] + [timedelta(days=d) for d in (7, 29, 61)]
 )
 WHICH = st.integers(0, 3)
 ETAGS = st.sampled_from(["", "", "right", "stale"])
@@ -67,6 +67,7 @@ class AccountsMachine(RuleBasedStateMachine):
         self.store = SqlStore(self.fresh_url(), pool_size=2)
         self.house = self.open()
         self.other = self.open()
+        self.last: Callable[[], None] | None = None
         self.purge_job = Purge(self.store, "purger", lambda: self.time)
 
     def teardown(self) -> None:
@@ -93,6 +94,8 @@ class AccountsMachine(RuleBasedStateMachine):
     def create(self, name: str, description: str, request_id: str | None) -> Any:
         """A new account, a retry's answer, or the refusal that the model foresees."""
         self.tick()
+        if request_id:
+            self.last = lambda: self.create(name, description, request_id) and None
         content = f"{name}|{description}".encode()
         key = ("Create", request_id) if request_id else None
         again, refused = self.model.retried(key, content, self.time)
@@ -114,7 +117,16 @@ class AccountsMachine(RuleBasedStateMachine):
     def rotate(self, account: model.Account, overlap: timedelta | None, request_id: str | None, tag: str) -> None:
         """An administrator rotates."""
         self.tick()
+        if request_id and tag != "right":  # an etag that is right now will be another one next time
+            self.last = lambda: self.rotate(account, overlap, request_id, tag)
         self.rotated(account, BYSTANDER, overlap, request_id, tag)
+
+    @precondition(lambda self: self.last is not None)
+    @rule()
+    def send_again(self) -> None:
+        """The last request that carried a request_id, as a client repeats it that got no answer."""
+        assert self.last is not None
+        self.last()
 
     @rule(account=accounts, which=WHICH, overlap=OVERLAPS)
     def rotate_own(self, account: model.Account, which: int, overlap: timedelta | None) -> None:
