@@ -36,7 +36,7 @@ class ClientGone(Exception):
 class Exchange:
     """A request being answered. Headers are read by lower-case name; `values` has all that came under one."""
 
-    __slots__ = ("_answering", "_receive", "_send", "_trusted", "body", "call", "deadline", "headers", "scope")
+    __slots__ = ("_answering", "_more", "_receive", "_send", "_trusted", "body", "call", "deadline", "headers", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, trusted: tuple[Network, ...]) -> None:
         self.scope = scope
@@ -47,6 +47,7 @@ class Exchange:
         self._send = send
         self._trusted = trusted
         self._answering = False
+        self._more = True
         self.call = Call(method="", source=self._source(), door="http")
         if b"x-request-id" in self.headers or b"traceparent" in self.headers:
             correlated(self.call, self.text(b"x-request-id"), self.text(b"traceparent"))
@@ -97,19 +98,19 @@ class Exchange:
 
     async def _whole(self) -> bytes:
         body = b""
-        while True:
-            part, more = await self._part()
-            body += part
+        while self._more:
+            body += await self._part()
             if len(body) > MAX_MESSAGE_BYTES:
                 raise Refused(BODY_TOO_LARGE)
-            if not more:
-                return body
+        return body
 
-    async def _part(self) -> tuple[bytes, bool]:
+    async def _part(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        return message.get("body", b""), message.get("more_body", False)
+        self._more = message.get("more_body", False)
+        part: bytes = message.get("body", b"")
+        return part
 
     async def answer(self, answer: Answer, *, linger: bool = False) -> None:
         """Sends an answer, once. With `linger` the rest of the request is read and dropped, within bounds, before the
@@ -132,11 +133,10 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _drain(self) -> None:
-        drained, more = 0, True
+        drained = 0
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                while more and drained <= MAX_DRAINED_BYTES:
-                    part, more = await self._part()
-                    drained += len(part)
+                while self._more and drained <= MAX_DRAINED_BYTES:
+                    drained += len(await self._part())
         except (TimeoutError, ClientGone):
             return

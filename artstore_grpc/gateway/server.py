@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 
+from artstore_grpc.errors import CannotBind
 from artstore_grpc.gateway.protocol import Protocol
 from artstore_grpc.settings import Address
 
@@ -20,10 +21,6 @@ KEEP_ALIVE_SECONDS = 75
 BACKLOG = 1024
 LAST_WORDS_SECONDS = 1.0
 """What a cancelled request has to say that the service is stopping."""
-
-
-class CannotBind(Exception):
-    """The address can't be listened on; the message is one sentence."""
 
 
 def bind(address: Address) -> socket.socket:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,9 +35,11 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, Call]] = []
         self.answer: Any = None
+        self.called = asyncio.Event()
 
     async def __call__(self, message: Any, call: Call) -> Any:
         self.calls.append((message, call))
+        self.called.set()
         if isinstance(self.answer, BaseException):
             raise self.answer
         return await self.answer() if callable(self.answer) else self.answer
@@ -60,22 +64,52 @@ class Door:
 async def opened(trusted: Any = (), grace: timedelta = timedelta(seconds=1)) -> AsyncIterator[Door]:
     """A running gateway. `door.backend.answer` decides readiness too: an exception is not ready."""
     backend = Recorder()
-
-    async def ready() -> bool:
-        return not isinstance(backend.answer, Exception)
-
-    server = GatewayServer(build(backend, ready=ready, trusted_proxies=trusted), bind(ANY), grace)
+    server = server_of(backend, trusted, grace)
     await server.start()
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", verify=False) as client:
+    async with client_of(server) as client:
         yield Door(server, backend, client)
     await server.stop()
 
 
+def server_of(backend: Recorder, trusted: Any, grace: timedelta) -> GatewayServer:
+    async def ready() -> bool:
+        return not isinstance(backend.answer, Exception)
+
+    return GatewayServer(build(backend, ready=ready, trusted_proxies=trusted), bind(ANY), grace)
+
+
+def client_of(server: GatewayServer) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", verify=False)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[tuple[GatewayServer, Recorder]]:
+    """One gateway for many tests, in a thread: starting and stopping one takes longer than most of them."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    backend = Recorder()
+
+    def run(work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result(10)
+
+    server = server_of(backend, (), timedelta(seconds=1))
+    run(server.start())
+    yield server, backend
+    run(server.stop())
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
 @pytest.fixture
-async def door() -> AsyncIterator[Door]:
-    """A gateway that trusts nobody."""
-    async with opened() as made:
-        yield made
+async def door(shared: tuple[GatewayServer, Recorder]) -> AsyncIterator[Door]:
+    """A gateway that trusts nobody; its recorder has heard nothing yet."""
+    server, backend = shared
+    backend.calls.clear()
+    backend.answer = None
+    async with client_of(server) as client:
+        yield Door(server, backend, client)
 
 
 @dataclass
