@@ -22,7 +22,7 @@ from artstore_grpc.changes import Changes
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.ephemeral.redis import RedisLimiter
-from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.errors import CannotBind, StoreUnavailable
 from artstore_grpc.gateway.app import build
 from artstore_grpc.gateway.server import GatewayServer
 from artstore_grpc.gateway.server import bind as bind_gateway
@@ -340,7 +340,7 @@ def serve_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -
     try:
         httpd, thread = start_http_server(address.port, address.host, registry=metrics.registry)
     except OSError:
-        raise grpc_door.CannotBind(f"Can't serve metrics on {address}: the port is taken.") from None
+        raise CannotBind(f"Can't serve metrics on {address}: the port is taken.") from None
 
     def close() -> None:
         httpd.shutdown()

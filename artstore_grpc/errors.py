@@ -197,5 +197,9 @@ class Conflict(Exception):
         super().__init__(constraint)
 
 
+class CannotBind(Exception):
+    """An address is taken, or isn't this machine's; the message is one sentence that says which."""
+
+
 class LeaseLost(Exception):
     """The lease that guards a transaction has passed to another holder."""

@@ -19,6 +19,9 @@ SECRET = {"secret": True}
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "EdDSA")
 """What tokens may be signed with (RFC 7518 §3.1, RFC 8037 §3.1)."""
 
+WILDCARDS = ("0.0.0.0", "::", "*")  # noqa: S104 - compared with, never bound
+"""Hosts that mean every interface, and so name nobody that a client could reach."""
+
 MIN_BCRYPT_COST = 12
 """The least cost in `prod`; below it a stolen database is cheap to search."""
 
@@ -66,7 +69,7 @@ class Settings:
 
     issuer: str = ""
     """The issuer identifier, an http(s) URL without query or fragment (RFC 8414 §2). Empty: the gateway's URL, on the
-    embedded database only."""
+    embedded database only, and only where that names a host."""
 
     audience: str = "artstore"
     """The audience of tokens that ask for none."""
@@ -148,8 +151,8 @@ class Settings:
             raise InvalidSettings("ARTSTORE_ISSUER must have no query, no fragment and no closing slash (RFC 8414 §2).")
         if not self.embedded and not self.issuer:
             raise InvalidSettings("ARTSTORE_ISSUER must be given once ARTSTORE_DATABASE_URL is.")
-        if not self.issuer and self.gateway_address is None:
-            raise InvalidSettings("ARTSTORE_ISSUER must be given where ARTSTORE_GATEWAY_ADDRESS is off.")
+        if not self.issuer and (self.gateway_address is None or self.gateway_address.host in WILDCARDS):
+            raise InvalidSettings("ARTSTORE_ISSUER must be given where ARTSTORE_GATEWAY_ADDRESS names no host.")
         if not self.embedded and not self.key_encryption_key:
             raise InvalidSettings(
                 "ARTSTORE_KEY_ENCRYPTION_KEY or ARTSTORE_KEY_ENCRYPTION_KEY_FILE must be given once "

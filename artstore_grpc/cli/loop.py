@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from artstore_grpc.cli.exits import Exit, Failure
-from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.errors import CannotBind, StoreUnavailable
 
 Answer = TypeVar("Answer")
 
@@ -26,9 +26,7 @@ def loop_factory() -> Callable[[], AbstractEventLoop] | None:
 def run(work: Coroutine[Any, Any, Answer]) -> Answer:
     """Runs it to its end. Raises Failure for what an operator can mend, InvalidSettings as it is."""
     # Imported late: the commands that are clients start without the server's libraries.
-    from artstore_grpc.gateway.server import CannotBind as GatewayCannotBind
     from artstore_grpc.installation import AlreadyBootstrapped
-    from artstore_grpc.rpc.server import CannotBind
     from artstore_grpc.store.schema import SchemaMismatch
 
     try:
@@ -38,7 +36,7 @@ def run(work: Coroutine[Any, Any, Answer]) -> Answer:
         raise Failure(Exit.ALREADY_BOOTSTRAPPED, "ALREADY_BOOTSTRAPPED", str(error)) from error
     except SchemaMismatch as error:
         raise Failure(Exit.CONFLICT, "SCHEMA_MISMATCH", str(error)) from error
-    except (CannotBind, GatewayCannotBind) as error:
+    except CannotBind as error:
         raise Failure(Exit.UNAVAILABLE, "CANNOT_BIND", str(error)) from error
     except StoreUnavailable as error:
         raise Failure(Exit.UNAVAILABLE, "STORE_UNAVAILABLE", "The database can't be reached.") from error

@@ -69,7 +69,7 @@ class Reader:
     def document(self, message: Message, document: dict[str, Any], path: str = "") -> None:
         """Sets a message's fields from a JSON object; null is unset."""
         for name, value in document.items():
-            field = fields_of(message).get(name)
+            field = fields_of(message).get(name) if name.isascii() else None  # a lone surrogate can't be looked up
             if field is None:
                 self.fault(sayable(path + name, path), "is not a field of this request")
             elif value is not None:

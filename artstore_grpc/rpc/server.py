@@ -14,7 +14,7 @@ import grpc
 
 from artstore_grpc.addresses import source_address
 from artstore_grpc.call import Call, correlated
-from artstore_grpc.errors import IdentityError
+from artstore_grpc.errors import CannotBind, IdentityError
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.rpc import standard
 from artstore_grpc.rpc.health import Health
@@ -42,10 +42,6 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
-
-
-class CannotBind(Exception):
-    """An address is taken, or isn't this machine's; the message says which."""
 
 
 def server(pipeline: Pipeline, health_servicer: Health, trusted: tuple[Network, ...]) -> grpc.aio.Server:
