@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -72,8 +73,10 @@ def within(address: Address, networks: tuple[Network, ...]) -> bool:
     return any(address in network for network in networks)
 
 
+@lru_cache(maxsize=4096)
 def parsed(text: str) -> Address | None:
-    """An IP address with or without port, brackets and zone; an IPv4 one mapped into IPv6 is the IPv4 one."""
+    """An IP address with or without port, brackets and zone; an IPv4 one mapped into IPv6 is the IPv4 one.
+    Remembered, since a connection's address comes with each of its calls."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -32,9 +32,12 @@ class Answer(NamedTuple):
     body: bytes
 
 
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def encoded(document: object) -> bytes:
     """JSON as it goes out: compact, in UTF-8."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return ENCODER.encode(document).encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
