@@ -16,6 +16,10 @@ from artstore_grpc.gateway.exchange import REQUEST_SECONDS, ClientGone, Exchange
 
 Handler = Callable[[Exchange], Awaitable[Answer]]
 
+MAX_LOGGED_PATH = 200
+MAX_LOGGED_SEGMENT = 40
+"""An account's id has 36 characters, a client_id hardly more; a secret has 68."""
+
 
 class Endpoint:
     """The handlers of one path by HTTP method. `GET` serves `HEAD` too, `OPTIONS` lists what there is (RFC 9110 §9.3);
@@ -82,13 +86,19 @@ class Endpoint:
         if not exchange.call.method:
             self._logger.info(
                 "http request refused",
-                path=exchange.scope["path"][:200],
+                path=loggable(exchange.scope["path"]),
                 status=refusal.status,
                 reason=refusal.reason,
                 source=exchange.call.source,
                 request_id=exchange.call.request_id,
             )
         return self._dialect(refusal, b"authorization" in exchange.headers)
+
+
+def loggable(path: str) -> str:
+    """A path for the log: a segment long enough for a secret or a token, put there by mistake, is left out."""
+    segments = path[:MAX_LOGGED_PATH].split("/")
+    return "/".join(segment if len(segment) <= MAX_LOGGED_SEGMENT else "…" for segment in segments)
 
 
 class Nowhere(Endpoint):

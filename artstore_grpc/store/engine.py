@@ -182,7 +182,13 @@ def make_engine(
 ) -> AsyncEngine:
     """An engine for either dialect; without a `command_timeout` statements may take for ever."""
     parsed = normalised(url)
-    pool = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": connect_timeout.total_seconds()}
+    # hide_parameters: an exception that quotes a statement's parameters brings hashes to wherever it is printed.
+    pool = {
+        "pool_size": pool_size,
+        "max_overflow": 0,
+        "pool_timeout": connect_timeout.total_seconds(),
+        "hide_parameters": True,
+    }
     make = _sqlite_engine if parsed.drivername.startswith(SQLITE) else _postgresql_engine
     engine = make(parsed, connect_timeout, command_timeout, pool)
     event.listen(engine.sync_engine, "handle_error", _drop_timed_out)

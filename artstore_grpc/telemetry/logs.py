@@ -1,13 +1,17 @@
 """Logs: one JSON object a line on standard error, readable text where that is a terminal.
 
-The event is a constant phrase, data goes in fields. Secrets, tokens and hashes are never passed here.
+The event is a constant phrase, data goes in fields. Secrets, tokens and hashes are never passed here; since an
+exception's message may quote any of them (PostgreSQL quotes the whole row that a constraint refused), a traceback shows
+where it went wrong and the exceptions' types, never their messages.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+import traceback
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 import structlog
 
@@ -22,18 +26,30 @@ def configured(level: str, stream: TextIO | None = None) -> Logger:
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        structlog.processors.ExceptionRenderer(trace),
     ]
     rendered: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)
         if out.isatty()
         else structlog.processors.JSONRenderer()
     )
-    if out.isatty():
-        shared.pop()  # the renderer shows exceptions itself
     logger: Logger = structlog.wrap_logger(
         structlog.WriteLogger(out),
         processors=[*shared, rendered],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
     )
     return logger
+
+
+def trace(exc_info: Any) -> str:
+    """A traceback without messages, from the first cause to what was raised in the end."""
+    error: BaseException = exc_info[1]
+    parts = [f"{''.join(traceback.format_tb(each.__traceback__))}{type(each).__qualname__}" for each in chain(error)]
+    return "\n".join(reversed(parts))
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, its cause, and so on; one that was meant to be hidden ends it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
