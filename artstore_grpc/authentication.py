@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +31,7 @@ from artstore_grpc.vault import Vault
 
 FREE_FAILURES = 10
 """Failures a minute by (account, secret id, source) that cost nothing."""
+BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 MAX_CREDENTIAL_LENGTH = 1024
 """Longer ones can't be ours; they are refused before they are looked at."""
 
@@ -66,10 +68,9 @@ def basic(authorization: str) -> Credentials:
 
 def form_decoded(value: str) -> str:
     """RFC 6749 Appendix B: plus is a space, then percent escapes, then UTF-8. Raises ValueError on a broken escape."""
-    spaced = value.replace("+", " ")
-    for part in spaced.split("%")[1:]:
-        int(part[:2] if len(part) >= 2 and part[:2].isalnum() else "", 16)
-    decoded = unquote_to_bytes(spaced).decode()
+    if BROKEN_ESCAPE.search(value):
+        raise ValueError
+    decoded = unquote_to_bytes(value.replace("+", " ")).decode()
     if "\0" in decoded:
         raise ValueError
     return decoded

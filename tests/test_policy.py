@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import grpc
+
+from artstore_grpc import errors
 from artstore_grpc.errors import OUTCOMES, IdentityError
 from artstore_grpc.model import SCOPES
 from artstore_grpc.policy import POLICY, Authentication
@@ -38,3 +41,15 @@ def test_every_error_survives_the_wire() -> None:
         error.denial_id = "denial"
         back = from_status(code_of(error), to_status(error), "")
         assert (type(back), back.reason, back.message, back.denial_id) == (kind, "A_REASON", error.message, "denial")
+
+
+def test_a_foreign_status_is_read_by_its_code() -> None:
+    """What another server or gRPC's own core answers becomes the plain class of its code, not a rarer one's."""
+    for code, kind in (
+        (grpc.StatusCode.UNIMPLEMENTED, errors.Unimplemented),
+        (grpc.StatusCode.PERMISSION_DENIED, errors.PermissionDenied),
+        (grpc.StatusCode.INVALID_ARGUMENT, errors.InvalidRequest),
+        (grpc.StatusCode.UNAVAILABLE, errors.Unavailable),
+        (grpc.StatusCode.UNKNOWN, errors.Internal),
+    ):
+        assert type(from_status(code, None, "foreign text")) is kind

@@ -97,9 +97,10 @@ def call_of(method: str, context: grpc.aio.ServicerContext[Any, Any], trusted: t
     for key, value in context.invocation_metadata() or ():
         metadata.setdefault(key, []).append(value if isinstance(value, str) else "")
     authorization = metadata.get("authorization")
+    forwarded = metadata.get("x-forwarded-for", []) + metadata.get("forwarded", [])
     call = Call(
         method=method,
-        source=source_address(peer_address(context.peer()), metadata.get("x-forwarded-for", ()), trusted),
+        source=source_address(peer_address(context.peer()), forwarded, trusted),
         authorization=", ".join(authorization) if authorization else None,
         timeout_seconds=context.time_remaining(),
     )

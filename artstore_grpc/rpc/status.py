@@ -24,6 +24,9 @@ BY_CODE: dict[str, type[errors.IdentityError]] = {
     "OUT_OF_RANGE": errors.InvalidRequest,
     "DATA_LOSS": errors.Internal,
     **{outcome.grpc: kind for kind, outcome in reversed(errors.OUTCOMES.items())},
+    "UNIMPLEMENTED": errors.Unimplemented,
+    "PERMISSION_DENIED": errors.PermissionDenied,
+    "RESOURCE_EXHAUSTED": errors.Overloaded,
 }
 """What a bare gRPC code means, when no ErrorInfo of ours came with it."""
 
