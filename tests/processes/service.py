@@ -78,7 +78,7 @@ class Service:
             ("ARTSTORE_GRPC_ADDRESS", "ARTSTORE_GATEWAY_ADDRESS", "ARTSTORE_METRICS_ADDRESS"), ANY_PORT
         )
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ARTSTORE_")}
-        self._environment = inherited | ports | {"ARTSTORE_BCRYPT_COST": "4"} | environment
+        self.environment = inherited | ports | {"ARTSTORE_BCRYPT_COST": "4"} | environment
 
     def spawn(self) -> Self:
         """Starts it and waits for nothing."""
@@ -89,7 +89,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env=self._environment,
+                env=self.environment,
                 cwd=self._folder,
             )
         return self
@@ -133,6 +133,11 @@ class Service:
     def errors(self) -> str:
         """Everything it wrote to standard error."""
         return self.log_path.read_text()
+
+    @property
+    def said(self) -> list[str]:
+        """What it wrote there besides its log: sentences for people."""
+        return [line for line in self.errors.splitlines() if not line.startswith("{")]
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Its log so far."""
