@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from tests.installation import Account, Installation
 
 ISSUER = "http://issuer.test"
 """Of installations that restart, or that stand on PostgreSQL: the default would follow the gateway's port."""
+
+QUICK = {"drain_grace": timedelta(seconds=1)}
+"""Servers that share a process don't always notice at once that their connections are gone."""
 
 Fresh = Callable[..., Installation]
 
@@ -44,7 +48,7 @@ def admin(door: Door, service: Installation) -> Api:
 def fresh(tmp_path: Path) -> Iterator[Fresh]:
     """Makes installations on the embedded default that the test has for itself."""
     with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(Installation(tmp_path / "fresh", **settings))
+        yield lambda **settings: stack.enter_context(Installation(tmp_path / "fresh", **(QUICK | settings)))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -148,6 +148,7 @@ class HttpDoor:
         verb, path = ROUTES[method]
         headers = {"authorization": authorization} if authorization else {}
         if method in OAUTH:
+            headers["content-type"] = "application/x-www-form-urlencoded"  # without a parameter httpx sends none
             return self._http.request(verb, path, headers=headers, data=form(request))
         resource = request.service_account if method == "UpdateServiceAccount" else request
         document = short_names(json_format.MessageToDict(resource, preserving_proto_field_name=True))
