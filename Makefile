@@ -16,7 +16,7 @@ DESCRIPTORS := clients/python/artstore/identity/v1/descriptors.binpb
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-fast lint proto proto-release lock secrets clean
+.PHONY: help setup run test interop test-fast lint proto proto-release lock secrets clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,9 @@ run: .venv/.run ## start the service on the embedded default: data in ./var, not
 
 test: setup ## run every test, those against a real PostgreSQL and a real Redis included
 	$(PYTEST) $(ARGS)
+
+interop: setup ## run clients that others wrote in JavaScript against the service; needs node and npm
+	$(BIN)/python -m tests.interop.node.run
 
 test-fast: setup ## run the tests not marked slow
 	$(PYTEST) -m "not slow" $(ARGS)
