@@ -1,0 +1,177 @@
+"""Who fails to authenticate learns nothing: one answer, to the byte but for the denial id, after the same work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from artstore.identity.v1 import service_account_service_pb2 as pb
+from artstore.identity.v1 import token_service_pb2 as tokens_pb
+from google.protobuf.duration_pb2 import Duration
+
+from artstore_grpc import secrets, vault
+from artstore_grpc.rpc.status import DETAILS_KEY
+from tests.installation import Account, Installation
+
+GRANT = "client_credentials"
+Credentials = tuple[str, str]
+
+
+class Work:
+    """Counts what authentication costs: hashes computed and digests taken."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[str] = []
+        self._count(monkeypatch, secrets.Hasher, "matches", "bcrypt")
+        self._count(monkeypatch, vault.Vault, "secret_tag", "digest")
+
+    def _count(self, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, name: str) -> None:
+        original: Callable[..., Any] = getattr(owner, method)
+
+        def counted(*arguments: Any) -> Any:
+            self.done.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(owner, method, counted)
+
+
+def unknown() -> Credentials:
+    """Credentials of nobody, new ones each time, so that no back-off is theirs."""
+    return "sa_dev_nobody_00000000", secrets.generate().text
+
+
+class Suspects:
+    """Credentials that must all fail alike, by why they do."""
+
+    def __init__(self, service: Installation) -> None:
+        self.service = service
+        self.bearer = service.bearer()
+        self.live = self._account()
+        never = secrets.generate().text
+        self.by_reason: dict[str, Credentials] = {
+            "unknown id": unknown(),
+            "wrong secret": (self.live.client_id, never),
+            "bad checksum": (self.live.client_id, never[:-1] + ("a" if never[-1] != "a" else "b")),
+            "no secret of ours": (self.live.client_id, "secret"),
+            "another's secret": (self.live.client_id, self._account().secret),
+        }
+        for verb, reason in (("Suspend", "suspended"), ("Delete", "deleted")):
+            account = self._account()
+            service.token(account.client_id, account.secret)  # it earns its tag while it may
+            self._do(verb, account)
+            self.by_reason[reason] = (account.client_id, account.secret)
+        self.by_reason["expired"] = self._expired()
+
+    def _expired(self) -> Credentials:
+        """An account whose only secret has expired: a rotation shortened it, and its successor was revoked."""
+        account = self._account()
+        self.service.token(account.client_id, account.secret)
+        rotate = pb.RotateSecretRequest(id=account.id, overlap=Duration(seconds=1))
+        rotated = self.service.accounts.RotateSecret(rotate, metadata=self.bearer)
+        newest = rotated.service_account.secrets[0].id
+        revoke = pb.RevokeSecretRequest(id=account.id, secret_id=newest)
+        self.service.accounts.RevokeSecret(revoke, metadata=self.bearer)
+        self.service.clock.advance(timedelta(seconds=2))
+        got = self.service.accounts.GetServiceAccount(pb.GetServiceAccountRequest(id=account.id), metadata=self.bearer)
+        assert got.service_account.state == pb.STATE_EXPIRED
+        return account.client_id, account.secret
+
+    def _account(self) -> Account:
+        return self.service.account("user")
+
+    def _do(self, verb: str, account: Account) -> None:
+        request = getattr(pb, f"{verb}ServiceAccountRequest")(id=account.id)
+        getattr(self.service.accounts, f"{verb}ServiceAccount")(request, metadata=self.bearer)
+
+
+REASONS = (
+    "unknown id",
+    "wrong secret",
+    "bad checksum",
+    "no secret of ours",
+    "another's secret",
+    "suspended",
+    "deleted",
+    "expired",
+)
+
+
+@pytest.fixture(scope="module")
+def suspects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suspects]:
+    """A service of its own, since its clock is put forward."""
+    with Installation(tmp_path_factory.mktemp("oracle")) as service:
+        yield Suspects(service)
+
+
+def over_grpc(service: Installation, credentials: Credentials) -> bytes:
+    """The whole answer, without its denial id."""
+    client_id, client_secret = credentials
+    with pytest.raises(grpc.RpcError) as refused:
+        service.tokens.IssueToken(
+            tokens_pb.IssueTokenRequest(grant_type=GRANT, client_id=client_id, client_secret=client_secret)
+        )
+    error: Any = refused.value
+    details = dict(error.trailing_metadata())[DETAILS_KEY]
+    return error.code().name.encode() + error.details().encode() + without_denial(details, b"denial_id\x12\xab\x01")
+
+
+def over_http(service: Installation, credentials: Credentials) -> bytes:
+    """The whole answer, without its denial id, the time and the request id."""
+    answer = httpx.post(f"{service.url}/oauth2/token", data={"grant_type": GRANT}, auth=credentials)
+    headers = [(k, v) for k, v in answer.headers.raw if k not in (b"date", b"x-request-id")]
+    return repr((answer.status_code, headers)).encode() + without_denial(answer.content, b'"denial_id":"')
+
+
+def without_denial(answer: bytes, before: bytes) -> bytes:
+    """The answer, with the denial id's characters made one; how many there are stays."""
+    head, found, tail = answer.partition(before)
+    assert found, answer
+    return head + found + b"x" * DENIAL_ID_LENGTH + tail[DENIAL_ID_LENGTH:]
+
+
+DENIAL_ID_LENGTH = 171
+"""96 bytes sealed: 4 of key id, 12 of nonce and 16 of authentication tag more, in base64."""
+
+
+@pytest.mark.parametrize("ask", [over_grpc, over_http])
+@pytest.mark.parametrize("reason", REASONS)
+def test_one_answer(suspects: Suspects, reason: str, ask: Callable[[Installation, Credentials], bytes]) -> None:
+    """Every failure is answered as an unknown id is, to the byte."""
+    expected = ask(suspects.service, unknown())
+    assert ask(suspects.service, suspects.by_reason[reason]) == expected
+    assert len(expected) > DENIAL_ID_LENGTH
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_same_work(suspects: Suspects, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every failure costs one digest, and no bcrypt."""
+    work = Work(monkeypatch)
+    over_grpc(suspects.service, suspects.by_reason[reason])
+    assert work.done == ["digest"]
+
+
+def test_untagged_secrets_cost_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A right secret that never succeeded costs one bcrypt whatever its account's state, so that none shows."""
+    with Installation(tmp_path) as service:
+        bearer = service.bearer()
+        accounts = {verb: service.account("user") for verb in ("Suspend", "Delete")}
+        for verb, account in accounts.items():
+            request = getattr(pb, f"{verb}ServiceAccountRequest")(id=account.id)
+            getattr(service.accounts, f"{verb}ServiceAccount")(request, metadata=bearer)
+        for account in accounts.values():
+            work = Work(monkeypatch)
+            over_grpc(service, (account.client_id, account.secret))
+            assert work.done.count("bcrypt") == 1
+            monkeypatch.undo()
+
+
+def test_denial_ids_are_alike() -> None:
+    """A denial id has one length, whatever it seals."""
+    sealing = vault.Vault(vault.new_key())
+    ids = {len(sealing.denial_id(cause)) for cause in ("", "a", "é" * 500, "wrong secret")}
+    assert ids == {DENIAL_ID_LENGTH}
