@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.slow
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 GRACE_SECONDS = 20.0
-DELAY_SECONDS = 1.0
-SLOW_COST = "14"
-"""About a second of bcrypt: a call that is surely in flight."""
+DELAY_SECONDS = 2.0
+SLOW_COST = "16"
+"""About four seconds of bcrypt: a call that is surely in flight."""
 
 
 @pytest.fixture
@@ -46,13 +46,22 @@ def client(service: Service, on_postgres: Installation) -> Iterator[Client]:
         yield made
 
 
+@contextmanager
+def ending(service: Service) -> Iterator[None]:
+    """Ends the service before the threads that wait for it are waited for."""
+    try:
+        yield
+    finally:
+        service.kill()
+
+
 def watch(client: Client, name: str, pool: ThreadPoolExecutor) -> tuple[list[int], Future[None]]:
     """An open Watch: the states it has told so far, and its end."""
     told: list[int] = []
 
     def read() -> None:
-        for answer in client.health.Watch(health_pb2.HealthCheckRequest(service=name)):
-            told.append(answer.status)
+        answers = client.health.Watch(health_pb2.HealthCheckRequest(service=name))
+        told.extend(answer.status for answer in answers)
 
     ended = pool.submit(read)
     until(lambda: told, 5, "the first state")
@@ -76,16 +85,16 @@ def test_a_stop_drains(service: Service, client: Client) -> None:
     """Watches tell that readiness is gone while calls are still taken, for DRAIN_DELAY; calls in flight at both doors
     finish; watches end; the process exits with 0 as soon as all that is done."""
     who = client.installation.administrator
-    with ThreadPoolExecutor(5) as pool:
+    with ThreadPoolExecutor(5) as pool, ending(service):
         readiness, readiness_ended = watch(client, "readiness", pool)
         liveness, liveness_ended = watch(client, "liveness", pool)
+        calls = pool.submit(client.create, "by grpc"), pool.submit(create_by_http, service, client)
+        until(lambda: service.metrics()["artstore_bcrypt_pending"] == 2, 5, "two calls in flight")
         service.terminate()
         stopping = time.monotonic()
         until(lambda: readiness[-1] == NOT_SERVING, DELAY_SECONDS, "unready")
         assert liveness == [SERVING]
         assert client.issue(who.client_id, who.client_secret).access_token
-        calls = pool.submit(client.create, "by grpc"), pool.submit(create_by_http, service, client)
-        until(lambda: service.metrics()["artstore_bcrypt_pending"] == 2, DELAY_SECONDS, "two calls in flight")
         assert calls[0].result().client_secret
         answered = time.monotonic()
         assert calls[1].result() in (200, 201)
@@ -94,7 +103,7 @@ def test_a_stop_drains(service: Service, client: Client) -> None:
         for watching in (readiness_ended, liveness_ended):
             assert watching.exception(5) is None or isinstance(watching.exception(), grpc.RpcError)
     assert answered - stopping > DELAY_SECONDS, "the calls should have outlived the delay"
-    assert ended - stopping < GRACE_SECONDS / 2
+    assert ended - stopping < GRACE_SECONDS
     assert [line["event"] for line in service.lines()][-1] == "stopped"
     assert "Traceback" not in service.errors
     print(f"answered after {answered - stopping:.2f} s, ended after {ended - stopping:.2f} s")
@@ -102,7 +111,7 @@ def test_a_stop_drains(service: Service, client: Client) -> None:
 
 def test_an_idle_stop_is_quick(service: Service, client: Client) -> None:
     """With nothing in flight but open watches and idle connections the stop takes the delay and little more."""
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, ending(service):
         watch(client, "", pool)
         watch(client, "unknown.Service", pool)
         service.terminate()
@@ -130,9 +139,10 @@ def test_a_taken_port_is_refused(tmp_path: Path, on_postgres: Installation, door
         second = Service(tmp_path / "second", on_postgres.environment | taken)
         stack.callback(second.kill)
         assert second.spawn().wait(10) == 8
-        assert len(second.said) == 1, second.errors
-        assert second.said[0].startswith("Error: Can't ")
-        assert address in second.said[0]
+        said = [line for line in second.said if "add_port.cc" not in line]  # gRPC's core has its own word
+        assert len(said) == 1, second.errors
+        assert said[0].startswith("Error: Can't ")
+        assert address in said[0]
         with Client(first.grpc_address, on_postgres) as client:
             assert client.bearer
 
