@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import closing
 from uuid import uuid4
 
 import asyncpg
@@ -27,8 +28,8 @@ def execute(url: str, statement: str) -> None:
 @pytest.fixture(scope="session")
 def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     """A service on the embedded default."""
-    with Installation(tmp_path_factory.mktemp("hostile")) as installation:
-        yield Victim(installation)
+    with Installation(tmp_path_factory.mktemp("hostile")) as installation, closing(Victim(installation)) as victim:
+        yield victim
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +42,9 @@ def on_postgresql(tmp_path_factory: pytest.TempPathFactory, postgres_server_url:
     url = make_url(postgres_server_url).set(database=name).render_as_string(hide_password=False)
     asyncio.run(upgrade(url))
     secrets = {"key_encryption_key": new_key(), "issuer": "https://identity.test"}
-    with Installation(tmp_path_factory.mktemp("hostile"), database_url=url, **secrets) as installation:
-        yield Victim(installation)
+    folder = tmp_path_factory.mktemp("hostile")
+    with Installation(folder, database_url=url, **secrets) as installation, closing(Victim(installation)) as victim:
+        yield victim
     execute(postgres_server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -49,11 +49,17 @@ class Victim:
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
         self._read = 0
+        self._http = httpx.Client(
+            trust_env=False, verify=False
+        )  # one client: each new one loads every certificate there is
         attacker = installation.account("admin", name="attacker", rate_limit=ATTACKERS_RATE_LIMIT)
         self.attacker = attacker
         self.bearer = installation.bearer(attacker.client_id, attacker.secret)
         self.target = installation.account("user", name="target")
         self.honest = installation.account("user", name="honest", rate_limit=ATTACKERS_RATE_LIMIT)
+
+    def close(self) -> None:
+        self._http.close()
 
     def call(
         self,
@@ -110,7 +116,7 @@ class Victim:
 
     def metrics(self) -> str:
         address = self.installation.started.metrics_address
-        text: str = httpx.get(f"http://{address}/metrics").text
+        text: str = self._http.get(f"http://{address}/metrics").text
         return text
 
 
