@@ -34,7 +34,7 @@ COMMAND = [sys.executable, "-m", "artstore_grpc.cli.main"]
 ANY_PORT = "127.0.0.1:0"
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
-CALL_SECONDS = 10.0
+CALL_SECONDS = 30.0
 POLL_SECONDS = 0.01
 
 
