@@ -112,6 +112,8 @@ class Accounts:
             require_scopes(caller, account)
             changed = checked(replace(account, **changes))
             require_scopes(caller, changed)
+            if rights(changed) != rights(account):
+                forbid_oneself(caller, account)
             return changed
 
         return await self._changes.changed(target, caller, EventKind.ACCOUNT_UPDATED, change)
@@ -178,6 +180,11 @@ class Accounts:
             is_system=draft.is_system,
         )
         return checked(account)
+
+
+def rights(account: Account) -> tuple[object, ...]:
+    """What an account may do; nobody changes their own."""
+    return account.role, account.scopes, account.audiences, account.introspection_only
 
 
 def checked(account: Account) -> Account:

@@ -16,6 +16,7 @@ from prometheus_client import start_http_server
 
 from artstore_grpc import installation, jobs
 from artstore_grpc.accounts import Accounts
+from artstore_grpc.attempts import Attempts
 from artstore_grpc.audiences import Audiences
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
@@ -104,14 +105,13 @@ async def parts(
         keyring = Keyring(store, vault, now, algorithm=settings.signing_algorithm)
         usage = Usage(store)
         audiences = Audiences(settings.audience, issuer)
+        attempts = Attempts(store=store, replica=replica, hasher=hasher, failures=failures, now=now)
         authenticator = Authenticator(
-            store=store,
             replica=replica,
             keyring=keyring,
             vault=vault,
-            hasher=hasher,
+            attempts=attempts,
             usage=usage,
-            failures=failures,
             issuer=issuer,
             now=now,
         )
@@ -316,8 +316,10 @@ async def drain(
 ) -> None:
     """Readiness goes first; calls in flight finish within the grace; an open Watch doesn't hold that up."""
     logger.info("draining")
+    known_as_ready = made.health.ready  # otherwise no balancer has to notice: a refused start ends at once
     await made.health.drain()
-    await asyncio.sleep(settings.drain_delay.total_seconds())
+    if known_as_ready:
+        await asyncio.sleep(settings.drain_delay.total_seconds())
     made.health.end_watches()
     grace = settings.drain_grace.total_seconds()
     closing = [door.stop(grace) for door in doors] + ([gateway.stop()] if gateway else [])

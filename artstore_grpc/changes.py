@@ -48,7 +48,7 @@ def etag(account: Account) -> str:
 
 
 class Changes:
-    """Carries changes out. After each the replica of this process has seen it."""
+    """Carries changes out. After each the replica of this process has seen it, unless the database went away."""
 
     def __init__(self, *, store: Store, replica: Replica, replays: Replays, now: Callable[[], datetime]) -> None:
         self._store = store
@@ -72,10 +72,11 @@ class Changes:
                 answer = await work(unit)
                 if retry is not None:
                     await self._replays.keep(unit, retry, answer, self._now())
-        except Conflict as conflict:
+        except (Conflict, EtagMismatch, FailedPrecondition) as error:
+            # The first of two equal requests may have ended while this one waited for the account.
             if retry is not None and (before := await self.before(retry)) is not None:
                 return before
-            raise taken(conflict) from conflict
+            raise (taken(error) if isinstance(error, Conflict) else error) from error
         await self._replica.after_write()
         return answer
 
@@ -114,14 +115,7 @@ class Changes:
         """Locks, checks the etag and whether the account is deleted, changes, saves and records."""
         key = fields.account_id(target.id)
         before = self.present(await (unit.account(key) if is_uuid(key) else unit.account_by_client_id(key)))
-        if target.etag and target.etag != etag(before):
-            raise EtagMismatch
-        if (before.delete_time is not None) != deleted:
-            raise (
-                deleted_error()
-                if before.delete_time
-                else FailedPrecondition("The account is not deleted.", reason="ACCOUNT_NOT_DELETED")
-            )
+        check(target, before, deleted=deleted)
         after = replace(await change(unit, before), version=before.version + 1, update_time=self._now())
         await unit.save_account(after)
         self.record(unit, caller, kind, after, **differences(before, after), **(detail or {}))
@@ -147,11 +141,20 @@ def require_scopes(caller: Caller | None, account: Account) -> None:
 def forbid_oneself(caller: Caller, account: Account) -> None:
     """An administrator that shuts itself out could not come back."""
     if account.id == caller.account.id:
-        raise FailedPrecondition("An account can't suspend or delete itself.", reason="OWN_ACCOUNT")
+        raise FailedPrecondition(
+            "An account can't suspend or delete itself, nor change what it may do.", reason="OWN_ACCOUNT"
+        )
 
 
-def deleted_error() -> FailedPrecondition:
-    return FailedPrecondition("The account is deleted; undelete it first.", reason="ACCOUNT_DELETED")
+def check(target: Target, account: Account, *, deleted: bool = False) -> None:
+    """Raises EtagMismatch for another etag than the present one, FailedPrecondition for a deleted account, or where
+    `deleted` is asked for one that isn't."""
+    if target.etag and target.etag != etag(account):
+        raise EtagMismatch
+    if account.delete_time and not deleted:
+        raise FailedPrecondition("The account is deleted; undelete it first.", reason="ACCOUNT_DELETED")
+    if deleted and not account.delete_time:
+        raise FailedPrecondition("The account is not deleted.", reason="ACCOUNT_NOT_DELETED")
 
 
 def taken(conflict: Conflict) -> Exception:

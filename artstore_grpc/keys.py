@@ -33,8 +33,8 @@ LEASE_LIFETIME = timedelta(seconds=15)
 FIRST_KEY_PATIENCE = timedelta(seconds=30)
 JWKS_MAX_AGE = timedelta(minutes=5)
 """How long a verifier may keep the key set."""
-LEEWAY_SECONDS = 0
-"""Tokens of this service are verified here by the clock that issued them."""
+LEEWAY_SECONDS = 30
+"""What replicas' clocks may differ by: a token that another has just issued is not yet to come. `exp` gets none."""
 
 
 class BadToken(Exception):
@@ -99,19 +99,23 @@ class Keyring:
         """The claims of a live access token of this issuer, whatever its audience. Raises BadToken."""
         try:
             decoded = jwt.decode(token, self._key_for, algorithms=self._algorithms())
-            checks = jwt.JWTClaimsRegistry(
-                now=lambda: int(self._now().timestamp()),
-                leeway=LEEWAY_SECONDS,
-                iss={"essential": True, "value": issuer},
-                sub={"essential": True},
-                aud={"essential": True},
-                exp={"essential": True},
-                jti={"essential": True},
-            )
-            checks.validate(decoded.claims)
+            self._check(decoded.claims, issuer)
         except (JoseError, ValueError, TypeError, KeyError, UnicodeError, RecursionError) as error:
             raise BadToken(f"{type(error).__name__}") from None
         return decoded.claims
+
+    def _check(self, claims: dict[str, Any], issuer: str) -> None:
+        """Raises JoseError unless the claims are those of a live token of this issuer."""
+
+        def now() -> int:
+            return int(self._now().timestamp())
+
+        begun = {name: claims[name] for name in ("iat", "nbf")}
+        jwt.JWTClaimsRegistry(now=now, leeway=LEEWAY_SECONDS).validate(begun)
+        rest = {name: value for name, value in claims.items() if name not in begun}
+        needed: jwt.ClaimsOption = {"essential": True}
+        ours: jwt.ClaimsOption = {"essential": True, "value": issuer}
+        jwt.JWTClaimsRegistry(now=now, iss=ours, sub=needed, aud=needed, exp=needed, jti=needed).validate(rest)
 
     def public_keys(self) -> list[dict[str, Any]]:
         """The JWKs of every key whose tokens may still be live (RFC 7517 §5). Raises as `active` does."""

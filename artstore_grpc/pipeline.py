@@ -17,8 +17,9 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from artstore_grpc import errors
-from artstore_grpc.authentication import Authenticator, Credentials, gathered
+from artstore_grpc.authentication import Authenticator
 from artstore_grpc.call import MAX_MESSAGE_BYTES, Call, Caller
+from artstore_grpc.credentials import Credentials, gathered
 from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.policy import POLICY, Authentication, Rule
 from artstore_grpc.replica import Replica

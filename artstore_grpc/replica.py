@@ -28,6 +28,8 @@ FORGET_INTERVAL = timedelta(minutes=1)
 BATCH = 1000
 MAX_ACCOUNTS = 100_000
 """About 2 KB each."""
+MAX_LOOK_UPS = 4
+"""Accounts being read at once: strangers' client ids must not take every connection from the tail and from writes."""
 MAX_MISSES = 10_000
 """Client ids known not to exist, so that they cost what known ones do."""
 
@@ -45,6 +47,7 @@ class Replica:
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.sequence = 0
+        self._hash = b""
         self.outage_since: float | None = -math.inf  # until `load` has read the store
         self._store = store
         self._now = now
@@ -58,10 +61,11 @@ class Replica:
         self._forget_at = 0.0
         self._told = (True, False)
         self._catching_up = asyncio.Lock()
+        self._look_ups = asyncio.Semaphore(MAX_LOOK_UPS)
 
     async def load(self) -> None:
         """Reads where the ledger stands and every live revocation. Raises StoreUnavailable."""
-        self.sequence, _ = await self._store.head()
+        self.sequence, self._hash = await self._store.head()
         for revocation in await self._store.revocations(self._now()):
             self._revoked[revocation.jti] = revocation.expire_time
         self.outage_since = None
@@ -100,7 +104,8 @@ class Replica:
             return await self.account_by_client_id(client_id)
         self.require_database()
         sequence = self.sequence
-        account = await self._store.account(id)
+        async with self._look_ups:
+            account = await self._store.account(id)
         if account is not None:
             self._remember(account, sequence)
         return account
@@ -109,7 +114,8 @@ class Replica:
         """An account as the store has it now."""
         self.require_database()
         sequence = self.sequence
-        account = await self._store.account_by_client_id(client_id)
+        async with self._look_ups:
+            account = await self._store.account_by_client_id(client_id)
         if account is not None:
             self._remember(account, sequence)
         elif sequence == self.sequence:
@@ -133,11 +139,15 @@ class Replica:
     async def catch_up(self) -> None:
         """Applies every ledger row committed by now; called by the poll, and after each write of this process."""
         async with self._catching_up:
-            while rows := await self._store.ledger(self.sequence, BATCH):
-                for row in rows:
-                    self._apply(row)
-                if len(rows) < BATCH:
+            full = True
+            while full:
+                rows = await self._store.ledger(max(self.sequence - 1, 0), BATCH)
+                full = len(rows) == BATCH
+                if self.sequence and (not rows or rows[0].hash != self._hash):
+                    await self._start_over()
                     return
+                for row in rows[1 if self.sequence else 0 :]:  # the first was applied, and is read to be compared
+                    self._apply(row)
 
     async def after_write(self) -> None:
         """Reads one's own write back; if that fails the write stands all the same, and the poll brings it."""
@@ -163,6 +173,14 @@ class Replica:
             self._told = state
             self._on_change()
 
+    async def _start_over(self) -> None:
+        """The ledger isn't the one that was applied (a restored backup, a failover that lost commits): forgets all."""
+        self._accounts.clear()
+        self._client_ids.clear()
+        self._misses.clear()
+        self._revoked.clear()
+        await self.load()
+
     def _remember(self, account: Account, sequence: int) -> None:
         """Keeps an account, unless a row was applied since it was read: that row may have been about it."""
         if sequence != self.sequence:
@@ -175,7 +193,7 @@ class Replica:
             self._client_ids.pop(oldest.id, None)
 
     def _apply(self, row: LedgerRow) -> None:
-        self.sequence = row.sequence
+        self.sequence, self._hash = row.sequence, row.hash
         if row.kind == EventKind.TOKEN_REVOKED:
             jti, expire_time = row.subject, datetime.fromisoformat(row.parsed()["expire_time"])
             self._revoked[jti] = expire_time

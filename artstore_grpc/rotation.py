@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 
 from artstore_grpc import fields, secrets
 from artstore_grpc.call import Caller
-from artstore_grpc.changes import Changes, Target, deleted_error, require_scopes
-from artstore_grpc.errors import FailedPrecondition, NotFound, PermissionDenied, invalid
+from artstore_grpc.changes import Changes, Target, check, require_scopes
+from artstore_grpc.errors import FailedPrecondition, InvalidClient, NotFound, PermissionDenied, invalid
 from artstore_grpc.model import (
     DEFAULT_OVERLAP,
     MAX_LIVE_SECRETS,
@@ -21,6 +21,7 @@ from artstore_grpc.model import (
     Account,
     EventKind,
     Secret,
+    State,
 )
 from artstore_grpc.replays import Answer, Retry
 from artstore_grpc.secrets import Hasher, NewSecret
@@ -55,8 +56,8 @@ class Rotation:
         self._may_rotate(caller, current)
         if retry is not None and (before := await self._changes.before(retry)) is not None:
             return before
-        if current.delete_time is not None:
-            raise deleted_error()
+        check(target, current)
+        self._kept(current, overlap)  # what will be refused is refused before a hash is computed for it
         await self._usage.flush()
         made, secret = await new_secret(self._hasher, self._now)
 
@@ -66,6 +67,7 @@ class Rotation:
             async def change(unit: Unit, account: Account) -> Account:
                 nonlocal previous
                 self._may_rotate(caller, account)
+                self._still_proved(caller, account)
                 kept, previous = self._kept(account, overlap)
                 await unit.void_replays(account.id)
                 return replace(account, secrets=(secret, *kept))
@@ -83,6 +85,9 @@ class Rotation:
             kept = tuple(secret for secret in account.secrets if secret.id != secret_id)
             if len(kept) == len(account.secrets):
                 raise NotFound("The account has no such secret.", reason="SECRET_NOT_FOUND")
+            require_scopes(caller, account)
+            if not kept and account.id == caller.account.id:
+                raise FailedPrecondition("An account can't revoke its own last secret.", reason="OWN_ACCOUNT")
             await unit.void_replays(account.id)
             return replace(account, secrets=kept)
 
@@ -103,6 +108,13 @@ class Rotation:
                 "An account rotates its own secret with that secret, not with a token.", reason="SECRET_REQUIRED"
             )
         require_scopes(caller, account)
+
+    def _still_proved(self, caller: Caller, account: Account) -> None:
+        """A secret that was revoked, or whose account was suspended, since it was checked makes no successor."""
+        now = self._now()
+        proved = any(secret.id == caller.secret_id for secret in account.live_secrets(now))
+        if caller.secret_id and not (proved and account.state(now) is State.ACTIVE):
+            raise InvalidClient(cause=f"the secret or its account ended meanwhile: {account.client_id}")
 
     def _kept(self, account: Account, overlap: timedelta) -> tuple[tuple[Secret, ...], tuple[Secret, ...]]:
         """Which old secrets live on beside a new one (at most one), and all that the rotation ended or shortened."""

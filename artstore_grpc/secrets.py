@@ -104,17 +104,17 @@ class Hasher:
         loop = asyncio.get_running_loop()
         self.pending += 1
         future = self._executor.submit(work)
-        future.add_done_callback(lambda _: self._finish(loop))
+        future.add_done_callback(lambda done: self._finish(loop, ran=not done.cancelled()))
         return await asyncio.wrap_future(future)
 
-    def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _finish(self, loop: asyncio.AbstractEventLoop, *, ran: bool) -> None:
         """Frees the place when the thread is done: a caller that gave up still burns its core."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody counts any more
-            loop.call_soon_threadsafe(self._count)
+            loop.call_soon_threadsafe(self._count, ran)
 
-    def _count(self) -> None:
+    def _count(self, ran: bool) -> None:
         self.pending -= 1
-        self.computed += 1
+        self.computed += ran
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -31,5 +31,7 @@ class Usage:
             return
         try:
             await self._store.flush_uses(list(uses.values()))
-        except StoreUnavailable:
+        except BaseException as failure:  # a cancelled caller must not lose what others did
             self._uses = uses | self._uses
+            if not isinstance(failure, StoreUnavailable):
+                raise

@@ -17,10 +17,11 @@ CLIENT = ROOT / "clients/python/artstore"
 LAYERS = (
     "errors model addresses",
     "settings call policy",
-    "audiences ledger secrets vault filters",
+    "audiences credentials ledger secrets vault filters",
     "store ephemeral telemetry fields pages",
     "replays usage replica keys",
-    "authentication jobs changes",
+    "attempts jobs changes",
+    "authentication",
     "tokens rotation",
     "accounts",
     "installation pipeline",

@@ -222,8 +222,8 @@ def _postgresql_engine(
 
 
 def _create_file(_dialect: Any, _record: Any, arguments: list[Any], _options: dict[str, Any]) -> None:
-    # Never opened when it exists: closing a file drops every POSIX lock that this process holds on it, SQLite's too, and
-    # another process would then take itself for the last one and delete the log (sqlite.org/howtocorrupt.html §2.2).
+    # Never opened when it exists: closing a file drops every POSIX lock that this process holds on it, SQLite's too,
+    # and another process would take itself for the last one and delete the log (sqlite.org/howtocorrupt.html §2.2).
     with suppress(FileExistsError):
         os.close(os.open(arguments[0], os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE))
 

@@ -115,7 +115,10 @@ class SqlUnit:
     async def _save_secrets(self, account: Account) -> None:
         secrets = tables.secrets
         stored = await self._transaction.rows(
-            select(secrets.c.id, secrets.c.expire_time).where(secrets.c.account_id == account.id)
+            select(secrets.c.id, secrets.c.expire_time)
+            .where(secrets.c.account_id == account.id)
+            .order_by(secrets.c.id)  # as flush_uses locks them: in another order the two could wait for each other
+            .with_for_update()
         )
         expire_times = {row.id: row.expire_time for row in stored}
         gone = expire_times.keys() - {secret.id for secret in account.secrets}

@@ -56,9 +56,9 @@ def test_clearing_scopes_widens(admin: Api, narrow: Api) -> None:
     assert list(admin.get(account.id).scopes) == [STORAGE_READ]
 
 
-@pytest.mark.parametrize("verb", ["rotate", "activate", "undelete", "update"])
+@pytest.mark.parametrize("verb", ["rotate", "activate", "undelete", "update", "narrow"])
 def test_wider_accounts_are_out_of_reach(admin: Api, narrow: Api, verb: str) -> None:
-    """Whoever lacks a scope gets no secret of an account that has it, nor brings such an account back."""
+    """Whoever lacks a scope gets no secret of an account that has it, nor brings it back or changes it."""
     account = admin.account("user")
     {"activate": admin.suspend, "undelete": admin.delete}.get(verb, admin.get)(account.id)
     before = admin.get(account.id)
@@ -67,6 +67,7 @@ def test_wider_accounts_are_out_of_reach(admin: Api, narrow: Api, verb: str) -> 
         "activate": lambda: narrow.activate(account.id),
         "undelete": lambda: narrow.undelete(account.id),
         "update": lambda: narrow.update(account.id, "description", description="changed"),
+        "revoke": lambda: narrow.revoke_secret(account.id, before.secrets[0].id),
     }
     with refused("PERMISSION_DENIED", "SCOPE_NOT_HELD"):
         calls[verb]()
@@ -74,9 +75,8 @@ def test_wider_accounts_are_out_of_reach(admin: Api, narrow: Api, verb: str) -> 
 
 
 def test_wider_accounts_may_be_shut_out(admin: Api, narrow: Api) -> None:
-    """Suspending, deleting and revoking hand nothing out."""
+    """Suspending and deleting hand nothing out."""
     account = admin.account("user")
-    narrow.revoke_secret(account.id, account.message.secrets[0].id)
     narrow.suspend(account.id)
     narrow.delete(account.id)
     assert admin.get(account.id).HasField("delete_time")

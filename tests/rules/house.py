@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from artstore_grpc.accounts import Accounts
+from artstore_grpc.attempts import Attempts
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
 from artstore_grpc.ephemeral.memory import MemoryLimiter
@@ -56,14 +57,13 @@ async def opened(store: SqlStore, vault: Vault, now: Callable[[], datetime], che
     changes = Changes(store=store, replica=replica, replays=Replays(vault), now=now)
     shared: dict[str, Any] = {"hasher": hasher, "now": now}
     authenticator = Authenticator(
-        store=store,
         replica=replica,
         keyring=Keyring(store, vault, now, algorithm="RS256"),
         vault=vault,
+        attempts=Attempts(store=store, replica=replica, failures=MemoryLimiter(), **shared),
         usage=usage,
-        failures=MemoryLimiter(),
         issuer=ISSUER,
-        **shared,
+        now=now,
     )
     accounts = Accounts(store=store, changes=changes, vault=vault, environment=Environment.DEV, **shared)
     await replica.load()

@@ -17,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from artstore_grpc import ledger, secrets
 from artstore_grpc.accounts import Draft
-from artstore_grpc.authentication import Credentials
+from artstore_grpc.credentials import Credentials
 from artstore_grpc.call import Caller
 from artstore_grpc.changes import Target, etag
 from artstore_grpc.errors import IdentityError, InvalidClient

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artstore_grpc.authentication import Credentials, basic, gathered
+from artstore_grpc.credentials import Credentials, basic, gathered
 from artstore_grpc.errors import InvalidClient, InvalidRequest
 
 NO_NUL = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)))
