@@ -44,6 +44,13 @@ def admin(door: Door, service: Installation) -> Api:
     return administrator(service, door)
 
 
+@pytest.fixture(scope="session")
+def grpc_admin(service: Installation) -> Iterator[Api]:
+    """The same over gRPC alone, for what no other door can say."""
+    with opened("grpc", service) as made:
+        yield administrator(service, made)
+
+
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Fresh]:
     """Makes installations on the embedded default that the test has for itself."""

@@ -33,12 +33,16 @@ def segment(document: dict[str, Any]) -> str:
 
 
 def resigned(token: str, key: RSAKey | None = None, *, header: dict[str, Any] | None = None, **claims: Any) -> str:
-    """The token with changed claims and header fields, signed by another key under the real `kid`."""
+    """The token with changed claims and header fields, signed by another key under the real `kid`; None drops one."""
     old_header, old_claims = parts(token)
-    new_header = old_header | (header or {})
-    body = f"{segment(new_header)}.{segment(old_claims | claims)}"
+    new_header = present(old_header | (header or {}))
+    body = f"{segment(new_header)}.{segment(present(old_claims | claims))}"
     signature = signed(new_header["alg"], key or foreign_key(), body.encode())
     return f"{body}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+
+
+def present(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if value is not None}
 
 
 def signed(algorithm: str, key: RSAKey, data: bytes) -> bytes:

@@ -13,8 +13,7 @@ from artstore.identity.v1 import service_account_service_pb2 as pb
 from artstore_grpc.model import ROLE_SCOPES, SCOPES, SECRET_LIFETIME, Role
 from artstore_grpc.secrets import secret_id
 from tests.api.callers import Api, unique
-from tests.api.doors import GrpcDoor, refused
-from tests.installation import Installation
+from tests.api.doors import refused
 
 CLIENT_ID = re.compile(r"sa_dev_[a-z0-9-]{1,20}_[0-9a-f]{8}")
 
@@ -153,13 +152,11 @@ def test_an_account_is_required(admin: Api) -> None:
         admin.door.call("CreateServiceAccount", pb.CreateServiceAccountRequest(), admin.authorization)
 
 
-def test_an_unknown_role(service: Installation) -> None:
+def test_an_unknown_role(grpc_admin: Api) -> None:
     """A number that no role has is refused (over HTTP there is no way to say one)."""
-    door = GrpcDoor(str(service.started.grpc_address))
     request = pb.CreateServiceAccountRequest(service_account=pb.ServiceAccount(name=unique(), role=99))  # type: ignore[arg-type]
     with refused("INVALID_ARGUMENT", "INVALID_REQUEST", "role"):
-        door.call("CreateServiceAccount", request, service.bearer()[0][1])
-    door.close()
+        grpc_admin.door.call("CreateServiceAccount", request, grpc_admin.authorization)
 
 
 @pytest.mark.parametrize("role", Role)

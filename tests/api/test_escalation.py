@@ -67,6 +67,7 @@ def test_wider_accounts_are_out_of_reach(admin: Api, narrow: Api, verb: str) -> 
         "activate": lambda: narrow.activate(account.id),
         "undelete": lambda: narrow.undelete(account.id),
         "update": lambda: narrow.update(account.id, "description", description="changed"),
+        "narrow": lambda: narrow.update(account.id, "scopes", scopes=[STORAGE_READ]),
         "revoke": lambda: narrow.revoke_secret(account.id, before.secrets[0].id),
     }
     with refused("PERMISSION_DENIED", "SCOPE_NOT_HELD"):

@@ -6,7 +6,7 @@ import base64
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,18 +18,16 @@ from artstore_grpc.model import SCOPES
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import Vault
 from tests.api.callers import Api
-from tests.api.conftest import administrator, first_account
-from tests.api.doors import GrpcDoor, refused
+from tests.api.conftest import first_account
+from tests.api.doors import refused
 from tests.api.forgery import foreign_key, parts, resigned, segment, unpadded
 from tests.installation import Installation
 
 
-@pytest.fixture(scope="module")
-def root(service: Installation) -> Iterator[Api]:
+@pytest.fixture
+def root(grpc_admin: Api) -> Api:
     """The shared installation's administrator over gRPC: verification is behind every door alike."""
-    door = GrpcDoor(str(service.started.grpc_address))
-    yield administrator(service, door)
-    door.close()
+    return grpc_admin
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +89,10 @@ FORGED: dict[str, Forge] = {
     "an unknown critical extension": lambda token, key: resigned(token, key, header={"crit": ["x"], "x": 1}),
     "typ JWT": lambda token, key: resigned(token, key, header={"typ": "JWT"}),
     "typ of another kind": lambda token, key: resigned(token, key, header={"typ": "logout+jwt"}),
-    "no typ": lambda token, key: resigned(token, key, header={"typ": ""}),
+    "no typ": lambda token, key: resigned(token, key, header={"typ": None}),
+    "an empty typ": lambda token, key: resigned(token, key, header={"typ": ""}),
+    "no kid": lambda token, key: resigned(token, key, header={"kid": None}),
+    "no iss": lambda token, key: resigned(token, key, iss=None),
     "RS384 by the real key": lambda token, key: resigned(token, key, header={"alg": "RS384"}),
     "PS256 by the real key": lambda token, key: resigned(token, key, header={"alg": "PS256"}),
     "the real key under another kid": lambda token, key: resigned(token, key, header={"kid": "nobody"}),
