@@ -110,6 +110,7 @@ class Crashing:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_nothing_acknowledged_is_lost(tmp_path: Path, installation: Installation) -> None:
     """Through twelve kills amid 200 creates and rotations: acknowledged accounts and secrets are there and work, each
     retried request was carried out once, and the ledger's chain holds with one row a change."""

@@ -33,7 +33,7 @@ from tests.processes.service import (
     until,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 CLIENTS = 1000
 WRITERS = 4

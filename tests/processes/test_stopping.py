@@ -17,12 +17,14 @@ from grpc_health.v1 import health_pb2
 
 from tests.processes.service import ISSUER, Client, Installation, Service, code_of, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-GRACE_SECONDS = 20.0
+GRACE_SECONDS = 60.0
 DELAY_SECONDS = 1.0
+QUICK_SECONDS = 10.0
+"""Far from the grace, also on a busy machine."""
 SLOW_COST = "15"
 """Two seconds of bcrypt: a call that is surely in flight."""
 
@@ -98,7 +100,7 @@ def test_a_stop_drains(service: Service, client: Client) -> None:
         assert calls[0].result().client_secret
         answered = time.monotonic()
         assert calls[1].result() in (200, 201)
-        assert service.wait(GRACE_SECONDS) == 0
+        assert service.wait(GRACE_SECONDS + 1) == 0
         ended = time.monotonic()
         for watching in (readiness_ended, liveness_ended):
             assert watching.exception(5) is None or isinstance(watching.exception(), grpc.RpcError)
@@ -116,8 +118,8 @@ def test_an_idle_stop_is_quick(service: Service, client: Client) -> None:
         watch(client, "unknown.Service", pool)
         service.terminate()
         stopping = time.monotonic()
-        assert service.wait(GRACE_SECONDS) == 0
-    assert time.monotonic() - stopping < DELAY_SECONDS + 3
+        assert service.wait(GRACE_SECONDS + 1) == 0
+    assert time.monotonic() - stopping < DELAY_SECONDS + QUICK_SECONDS
 
 
 def test_a_stopped_service_takes_no_calls(service: Service, client: Client) -> None:
