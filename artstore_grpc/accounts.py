@@ -101,8 +101,8 @@ class Accounts:
         place = pages.place(self._vault, page_token, *query)
         asked = AccountQuery(size + 1, filters.parse(filter), show_deleted, place)
         found = await self._store.accounts(asked, self._now())
-        page = found[:size]
-        more = len(found) > size
+        page = pages.fitting(found[:size], weight)
+        more = len(found) > len(page)
         return page, pages.token(self._vault, (page[-1].create_time, page[-1].id), *query) if more else ""
 
     async def update(self, target: Target, changes: Mapping[str, Any], caller: Caller) -> Account:
@@ -180,6 +180,12 @@ class Accounts:
             is_system=draft.is_system,
         )
         return checked(account)
+
+
+def weight(account: Account) -> int:
+    """About how many bytes an account takes on the wire."""
+    texts = (account.name, account.description, *account.granted_scopes, *account.audiences, *account.served_audiences)
+    return 300 + sum(len(text.encode()) + 3 for text in texts)
 
 
 def rights(account: Account) -> tuple[object, ...]:

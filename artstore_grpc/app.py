@@ -12,28 +12,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from prometheus_client import start_http_server
-
 from artstore_grpc import installation, jobs
 from artstore_grpc.accounts import Accounts
 from artstore_grpc.attempts import Attempts
 from artstore_grpc.audiences import Audiences
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
+from artstore_grpc.doors import Doors, address_of
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.ephemeral.redis import RedisLimiter
-from artstore_grpc.errors import CannotBind, StoreUnavailable
-from artstore_grpc.gateway.app import build
-from artstore_grpc.gateway.server import GatewayServer
-from artstore_grpc.gateway.server import bind as bind_gateway
+from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.gateway.server import bind
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
 from artstore_grpc.keys import Keyring
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.replays import Replays
 from artstore_grpc.replica import POLL_INTERVAL, Replica
 from artstore_grpc.rotation import Rotation
-from artstore_grpc.rpc import server as grpc_door
 from artstore_grpc.rpc.health import Health
 from artstore_grpc.rpc.methods import SERVICES, methods
 from artstore_grpc.rpc.service_account_service import ServiceAccountService
@@ -42,7 +38,7 @@ from artstore_grpc.secrets import Hasher
 from artstore_grpc.settings import Address, InvalidSettings, Settings
 from artstore_grpc.store import schema
 from artstore_grpc.store.sql import SqlStore
-from artstore_grpc.telemetry.logs import Logger, configured
+from artstore_grpc.telemetry.logs import Logger, capture_library_logs, configured
 from artstore_grpc.telemetry.metrics import Metrics
 from artstore_grpc.tokens import Tokens
 from artstore_grpc.usage import FLUSH_INTERVAL, Usage
@@ -96,7 +92,7 @@ async def parts(
     async with AsyncExitStack() as stack:
         store = SqlStore(settings.store_url, pool_size=settings.database_pool_size)
         stack.push_async_callback(store.close)
-        limiter, failures = limiters(settings, stack)
+        limiter, failures = limiters(settings, stack, logger)
         changed = asyncio.Event()
         metrics = Metrics()
         hasher = Hasher(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
@@ -154,13 +150,13 @@ async def parts(
         yield made
 
 
-def limiters(settings: Settings, stack: AsyncExitStack) -> tuple[Limiter, Limiter]:
+def limiters(settings: Settings, stack: AsyncExitStack, logger: Logger) -> tuple[Limiter, Limiter]:
     """The limiter of accounts and that of failures, shared through Redis where there is one."""
     made: list[Limiter] = []
     for prefix in ("artstore:limit:", "artstore:failure:"):
         limiter: Limiter = MemoryLimiter()
         if settings.redis_url:
-            limiter = RedisLimiter(settings.redis_url, fallback=MemoryLimiter(), prefix=prefix)
+            limiter = RedisLimiter(settings.redis_url, fallback=MemoryLimiter(), prefix=prefix, logger=logger)
         stack.push_async_callback(limiter.close)
         made.append(limiter)
     return made[0], made[1]
@@ -200,50 +196,59 @@ async def serve(
     unready. Raises InvalidSettings, CannotBind, SchemaMismatch before it is ready."""
     stopping = stop or stop_on_signals()
     log = logger or configured(settings.log_level)
+    if logger is None:
+        capture_library_logs(log)
     vault = await installation.prepare(settings)
     async with AsyncExitStack() as stack:
-        sock = bind_gateway(settings.gateway_address) if settings.gateway_address else None
-        gateway_address = Address(host=sock.getsockname()[0], port=sock.getsockname()[1]) if sock else None
-        issuer = settings.issuer or f"http://{gateway_address}"
+        gateway = bind(settings.gateway_address) if settings.gateway_address else None
+        issuer = issuer_of(settings, address_of(gateway))
         made = await stack.enter_async_context(parts(settings, vault, issuer, log, now))
         await made.health.follow(serving=False, database=False)
-        door = grpc_door.server(made.pipeline, made.health, settings.trusted_proxies)
-        grpc_address = grpc_door.bind(door, settings.grpc_address)
-        probes = grpc_door.health_server(made.health)
-        health_address = grpc_door.bind(probes, settings.health_address) if settings.health_address else None
-        metrics_address = serve_metrics(settings, made.metrics, stack)
-        gateway = None
-        if sock is not None:
-            app = build(
-                made.pipeline, ready=ready_of(made.health), trusted_proxies=settings.trusted_proxies, logger=log
-            )
-            gateway = GatewayServer(app, sock, grace=settings.drain_grace)
-            await gateway.start()
-        await door.start()
-        if health_address is not None:
-            await probes.start()
-        log.info("listening", grpc=str(grpc_address), gateway=str(gateway_address), metrics=str(metrics_address))
+        doors = Doors(
+            settings,
+            gateway=gateway,
+            pipeline=made.pipeline,
+            health=made.health,
+            metrics=made.metrics,
+            logger=log,
+            stack=stack,
+        )
         try:
-            if await unless(stopping, load(settings, made, log)):
-                administrator = await first_administrator(settings, made)
+            await doors.open()
+            at = doors.addresses
+            log.info("listening", grpc=str(at.grpc), gateway=str(at.gateway), metrics=str(at.metrics))
+            administrator: list[Administrator] = []
+            if await unless(stopping, load(settings, made, log, administrator)):
                 await background(made, log, now, stack)
                 log.info("ready", issuer=issuer)
-                on_started(
-                    Started(grpc_address, gateway_address, metrics_address, health_address, issuer, administrator)
-                )
+                first = next(iter(administrator), None)
+                on_started(Started(at.grpc, at.gateway, at.metrics, at.health, issuer, first))
                 await stopping.wait()
         finally:
-            await drain(settings, made, (door, probes), gateway, log)
+            log.info("draining")
+            await doors.drain()
+            log.info("stopped")
 
 
-async def load(settings: Settings, made: Parts, logger: Logger) -> None:
-    """Reads what must be in memory before the first token; waits for a database that is down."""
+def issuer_of(settings: Settings, gateway: Address | None) -> str:
+    """The issuer: the one given, else the gateway's URL. Raises InvalidSettings where it is the audience too: every
+    token for the storage would be one for administrators."""
+    issuer = settings.issuer or f"http://{gateway}"
+    if issuer == settings.audience:
+        raise InvalidSettings("ARTSTORE_AUDIENCE must differ from the issuer.")
+    return issuer
+
+
+async def load(settings: Settings, made: Parts, logger: Logger, administrator: list[Administrator]) -> None:
+    """Reads what must be in memory before the first token, and makes the embedded default's first administrator, who
+    is added to the list; waits for a database that is down."""
     told = False
     while True:
         try:
             await schema.check(settings.store_url)
             await made.keyring.load()
             await made.replica.load()
+            administrator.extend(await first_administrator(settings, made))
         except StoreUnavailable as down:
             if not told:
                 logger.warning("waiting for the database", cause=str(down))
@@ -269,14 +274,14 @@ async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bo
     return False
 
 
-async def first_administrator(settings: Settings, made: Parts) -> Administrator | None:
-    """On the embedded default the very first start makes the administrator."""
+async def first_administrator(settings: Settings, made: Parts) -> list[Administrator]:
+    """On the embedded default the very first start makes the administrator; none otherwise."""
     if not settings.embedded:
-        return None
+        return []
     try:
-        return await installation.bootstrap(made.store, made.accounts)
+        return [await installation.bootstrap(made.store, made.accounts)]
     except AlreadyBootstrapped:
-        return None
+        return []
 
 
 async def background(made: Parts, logger: Logger, now: Callable[[], datetime], stack: AsyncExitStack) -> None:
@@ -305,52 +310,6 @@ async def ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-async def drain(
-    settings: Settings,
-    made: Parts,
-    doors: tuple[Any, ...],
-    gateway: GatewayServer | None,
-    logger: Logger,
-) -> None:
-    """Readiness goes first; calls in flight finish within the grace; an open Watch doesn't hold that up."""
-    logger.info("draining")
-    known_as_ready = made.health.ready  # otherwise no balancer has to notice: a refused start ends at once
-    await made.health.drain()
-    if known_as_ready:
-        await asyncio.sleep(settings.drain_delay.total_seconds())
-    made.health.end_watches()
-    grace = settings.drain_grace.total_seconds()
-    closing = [door.stop(grace) for door in doors] + ([gateway.stop()] if gateway else [])
-    await asyncio.gather(*closing)
-    logger.info("stopped")
-
-
-def ready_of(health: Health) -> Callable[[], Coroutine[Any, Any, bool]]:
-    async def ready() -> bool:
-        return health.ready
-
-    return ready
-
-
-def serve_metrics(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Address | None:
-    """Serves the metrics in a thread of its own. Raises CannotBind."""
-    address = settings.metrics_address
-    if address is None:
-        return None
-    try:
-        httpd, thread = start_http_server(address.port, address.host, registry=metrics.registry)
-    except OSError:
-        raise CannotBind(f"Can't serve metrics on {address}: the port is taken.") from None
-
-    def close() -> None:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
-
-    stack.callback(close)
-    return Address(host=address.host, port=httpd.server_port)
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Callable
 from datetime import datetime
+from typing import TypeVar
 
 from artstore_grpc.errors import invalid
 from artstore_grpc.vault import Vault, WrongKey
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
+MAX_BYTES = 2 * 1024 * 1024
+"""gRPC's clients take 4 MiB unless told otherwise."""
 MAX_TOKEN_LENGTH = 500
+
+T = TypeVar("T")
 
 
 def size(asked: int) -> int:
@@ -20,6 +26,16 @@ def size(asked: int) -> int:
     if asked < 0:
         raise invalid("page_size", "must not be negative")
     return min(asked, MAX_SIZE) or DEFAULT_SIZE
+
+
+def fitting(found: list[T], weight: Callable[[T], int]) -> list[T]:
+    """As many of the first as one answer may hold, and at least one: a page may be smaller than asked (AIP-158)."""
+    room = MAX_BYTES
+    for number, each in enumerate(found):
+        room -= weight(each)
+        if room < 0 and number:
+            return found[:number]
+    return found
 
 
 def token(vault: Vault, last: tuple[datetime, str], *query: str) -> str:

@@ -27,6 +27,7 @@ LAYERS = (
     "installation pipeline",
     "rpc",
     "gateway",
+    "doors",
     "app",
     "cli",
 )

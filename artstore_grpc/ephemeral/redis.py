@@ -16,6 +16,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from structlog.typing import FilteringBoundLogger
 
 from artstore_grpc.ephemeral.memory import BUCKETS, MemoryLimiter
 
@@ -113,6 +114,7 @@ class RedisLimiter:
         timeout: timedelta = TIMEOUT,
         cool_down: timedelta = COOL_DOWN,
         clock: Callable[[], float] | None = None,
+        logger: FilteringBoundLogger | None = None,
     ) -> None:
         self._owned = isinstance(server, str)
         self._client = _client(server) if isinstance(server, str) else server
@@ -126,7 +128,7 @@ class RedisLimiter:
         self._available = True
         self._next_try = 0.0
         self._doubted_until = 0.0
-        self._log = structlog.get_logger(__name__)
+        self._log: FilteringBoundLogger = logger if logger is not None else structlog.get_logger(__name__)
 
     @property
     def available(self) -> bool:

@@ -6,6 +6,7 @@ parser's text. Here it is INVALID_ARGUMENT with our reason, as for every other m
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -17,6 +18,9 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from artstore_grpc.errors import InvalidRequest
 from artstore_grpc.rpc.health import Health
 from artstore_grpc.rpc.status import abort
+
+IDLE_SECONDS = 5.0
+"""How long a reflection stream may be silent; a tool sends its questions at once."""
 
 NAMES = (health.SERVICE_NAME, reflection.SERVICE_NAME)
 """The services' full names, as reflection lists them."""
@@ -65,12 +69,24 @@ def one(decode: Callable[[bytes], Any], behavior: Callable[..., Any]) -> Callabl
 
 
 def several(decode: Callable[[bytes], Any], behavior: Callable[..., Any]) -> Callable[..., Any]:
+    """Ends a stream on which nothing has come for IDLE_SECONDS: an open one would hold up a drain, and cost memory."""
+
     async def handle(stream: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
-        requests = (await decoded(decode, data, context) async for data in stream)
+        requests = (await decoded(decode, data, context) async for data in prompt(stream))
         async for answer in behavior(requests, context):
             yield answer
 
     return handle
+
+
+async def prompt(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The messages of a stream, until it ends or falls silent."""
+    messages = aiter(stream)
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(messages), IDLE_SECONDS)
+        except (StopAsyncIteration, TimeoutError):
+            return
 
 
 async def decoded(decode: Callable[[bytes], Any], data: bytes, context: Any) -> Any:

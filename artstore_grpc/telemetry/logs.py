@@ -21,7 +21,7 @@ Logger = structlog.typing.FilteringBoundLogger
 
 
 def configured(level: str, stream: TextIO | None = None) -> Logger:
-    """A logger that writes to a stream (standard error by default); the library's own loggers go there too."""
+    """A logger that writes to a stream, standard error by default."""
     out = stream or sys.stderr
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
@@ -39,6 +39,25 @@ def configured(level: str, stream: TextIO | None = None) -> Logger:
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
     )
     return logger
+
+
+class Relay(logging.Handler):
+    """Passes what libraries log to our logger: their sentence without its arguments, which may quote anything."""
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self._logger.warning(
+            "library", logger=record.name, text=str(record.msg), error=type(error).__qualname__ if error else ""
+        )
+
+
+def capture_library_logs(logger: Logger) -> None:
+    """Has this process's libraries log through `logger`; for the program's entry, since it holds for the process."""
+    logging.basicConfig(handlers=[Relay(logger)], level=logging.WARNING, force=True)
 
 
 def trace(exc_info: Any) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from artstore_grpc.errors import CannotBind
+from artstore_grpc.settings import Address
 
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds: a warm token takes under 1 ms, bcrypt a quarter of a second."""
@@ -33,3 +37,17 @@ class Metrics:
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge whose value is read when it is scraped."""
         Gauge(name, text, registry=self.registry).set_function(read)
+
+
+def serve_metrics(address: Address | None, metrics: Metrics, stack: AsyncExitStack) -> Address | None:
+    """Serves the metrics in a thread of its own, until the stack ends. Raises CannotBind."""
+    if address is None:
+        return None
+    try:
+        httpd, thread = start_http_server(address.port, address.host, registry=metrics.registry)
+    except OSError:
+        raise CannotBind(f"Can't serve metrics on {address}: the port is taken.") from None
+    closing: tuple[Callable[[], None], ...] = (thread.join, httpd.server_close, httpd.shutdown)
+    for close in closing:
+        stack.callback(close)
+    return Address(host=address.host, port=httpd.server_port)

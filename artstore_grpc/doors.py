@@ -1,0 +1,90 @@
+"""The doors of a process: gRPC, the gateway, the probes' own port, the metrics; opened and drained together."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from artstore_grpc.gateway.app import build
+from artstore_grpc.gateway.server import GatewayServer
+from artstore_grpc.pipeline import Pipeline
+from artstore_grpc.rpc import server
+from artstore_grpc.rpc.health import Health
+from artstore_grpc.settings import Address, Settings
+from artstore_grpc.telemetry.logs import Logger
+from artstore_grpc.telemetry.metrics import Metrics, serve_metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the doors are, as bound; None for one that there isn't."""
+
+    grpc: Address
+    gateway: Address | None
+    metrics: Address | None
+    health: Address | None
+
+
+class Doors:
+    """Binds at once, so that a taken port is refused before anything is served. Raises CannotBind."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        gateway: socket.socket | None,
+        pipeline: Pipeline,
+        health: Health,
+        metrics: Metrics,
+        logger: Logger,
+        stack: AsyncExitStack,
+    ) -> None:
+        self._health = health
+        self._delay_seconds = settings.drain_delay.total_seconds()
+        self._grace_seconds = settings.drain_grace.total_seconds()
+        self._rpc = [server.server(pipeline, health, settings.trusted_proxies)]
+        bound = server.bind(self._rpc[0], settings.grpc_address)
+        probes = self._probes(settings.health_address)
+        self._gateway = None
+        if gateway is not None:
+            app = build(pipeline, ready=self._ready, trusted_proxies=settings.trusted_proxies, logger=logger)
+            self._gateway = GatewayServer(app, gateway, grace=settings.drain_grace)
+        self.addresses = Addresses(
+            bound, address_of(gateway), serve_metrics(settings.metrics_address, metrics, stack), probes
+        )
+
+    async def open(self) -> None:
+        for each in self._rpc:
+            await each.start()
+        if self._gateway is not None:
+            await self._gateway.start()
+
+    async def drain(self) -> None:
+        """Readiness goes first; calls in flight finish within the grace; an open Watch doesn't hold that up."""
+        await self._health.drain()
+        await asyncio.sleep(self._delay_seconds)
+        self._health.end_watches()
+        closing: list[Awaitable[None]] = [each.stop(self._grace_seconds) for each in self._rpc]
+        if self._gateway is not None:
+            closing.append(self._gateway.stop())
+        await asyncio.gather(*closing)
+
+    def _probes(self, address: Address | None) -> Address | None:
+        if address is None:
+            return None
+        self._rpc.append(server.health_server(self._health))
+        return server.bind(self._rpc[-1], address)
+
+    async def _ready(self) -> bool:
+        return self._health.ready
+
+
+def address_of(bound: socket.socket | None) -> Address | None:
+    """Where a socket is bound."""
+    if bound is None:
+        return None
+    host, port = bound.getsockname()[:2]
+    return Address(host=host, port=port)
