@@ -56,9 +56,9 @@ def test_clearing_scopes_widens(admin: Api, narrow: Api) -> None:
     assert list(admin.get(account.id).scopes) == [STORAGE_READ]
 
 
-@pytest.mark.parametrize("verb", ["rotate", "activate", "undelete", "update", "narrow"])
+@pytest.mark.parametrize("verb", ["rotate", "activate", "undelete", "update", "narrow", "revoke"])
 def test_wider_accounts_are_out_of_reach(admin: Api, narrow: Api, verb: str) -> None:
-    """Whoever lacks a scope gets no secret of an account that has it, nor brings it back or changes it."""
+    """Whoever lacks a scope gets, ends or changes nothing of an account that has it, nor brings it back."""
     account = admin.account("user")
     {"activate": admin.suspend, "undelete": admin.delete}.get(verb, admin.get)(account.id)
     before = admin.get(account.id)

@@ -157,6 +157,17 @@ def test_the_last_secret_may_be_revoked(admin: Api) -> None:
     assert works(admin, admin.rotated(account))
 
 
+def test_ones_own_last_secret_stays(admin: Api) -> None:
+    """An administrator that revoked its only secret could not come back; one of two it may revoke."""
+    account = admin.account("admin")
+    caller = admin.bearer(account)
+    with refused("FAILED_PRECONDITION", "OWN_ACCOUNT"):
+        caller.revoke_secret(account.id, str(secret_id(account.secret)))
+    new = admin.basic(account).rotated(account)
+    caller.revoke_secret(account.id, str(secret_id(account.secret)))
+    assert (works(admin, account), works(admin, new)) == (False, True)
+
+
 def test_secrets_that_are_not_there(admin: Api) -> None:
     """An unknown secret id, another account's and none at all are refused."""
     account, other = admin.account(), admin.account()
