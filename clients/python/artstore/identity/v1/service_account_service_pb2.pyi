@@ -369,7 +369,7 @@ class ListServiceAccountsRequest(_message.Message):
     """`next_page_token` of the page before; the filter and `show_deleted` must be the same (AIP-158)."""
     filter: _builtins.str
     """Comparisons joined by AND (a part of AIP-160), at most 1,000 characters: `role` and `state` by `=` or `!=`,
-    `name` by `=`, `!=` or `:` (contains), `secret_expire_time` by `<`, `<=`, `>` or `>=` with an RFC 3339 time.
+    `name` by `=`, `!=` or `:` (contains), `secret_expire_time` by `<`, `<=`, `>` or `>=` with a quoted RFC 3339 time.
     Example: `role = user AND state = active AND name : "ingest"`.
     """
     show_deleted: _builtins.bool
