@@ -6,7 +6,6 @@ Every change and its ledger row are one transaction. What a change may be is for
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -191,7 +190,4 @@ def differences(before: Account, after: Account) -> dict[str, dict[str, Any]]:
 
 
 def is_uuid(id: str) -> bool:
-    try:
-        return str(uuid.UUID(id)) == id.lower()
-    except ValueError:
-        return False
+    return fields.UUID_FORM.fullmatch(id) is not None

@@ -15,6 +15,8 @@ NAME_LENGTH = (3, 200)
 DESCRIPTION_LENGTH = 500
 CLIENT_ID_NAME_LENGTH = 20
 CLIENT_ID_RANDOM_LENGTH = 8
+UUID_FORM = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+"""RFC 9562 §4; read in either case."""
 
 
 def name(value: str) -> str:
@@ -73,12 +75,12 @@ def request_id(value: str) -> str:
 
 
 def account_id(value: str) -> str:
-    """Whatever may name an account: its id or its client_id."""
+    """Whatever may name an account: its id, in lower case, or its client_id."""
     if not value:
         raise invalid("id", "is missing")
     if len(value) > 100 or not value.isascii() or not value.isprintable():
         raise invalid("id", "must be an account's id or client_id")
-    return value
+    return value.lower() if UUID_FORM.fullmatch(value) else value
 
 
 def client_id(environment: Environment, account_name: str) -> str:

@@ -83,3 +83,9 @@ def test_values_out_of_bounds_are_refused(check: Callable[..., Any], arguments: 
 def test_a_client_id_has_its_form(name: str) -> None:
     """`sa_<environment>_<name, cleaned, at most 20>_<8 hex>`, whatever the name."""
     assert re.fullmatch(r"sa_prod_[a-z0-9-]{1,20}_[0-9a-f]{8}", fields.client_id(Environment.PROD, name))
+
+
+def test_an_id_is_read_in_either_case() -> None:
+    """RFC 9562 §4: a UUID in upper case names the same account."""
+    account_id = str(uuid4())
+    assert fields.account_id(account_id.upper()) == account_id
