@@ -145,13 +145,16 @@ class Installation:
         )
         request = accounts_pb.CreateServiceAccountRequest(service_account=message)
         made = self.accounts.CreateServiceAccount(request, metadata=self.bearer())
-        return Account(made.service_account.id, made.service_account.client_id, made.client_secret, made.service_account)
+        return Account(
+            made.service_account.id, made.service_account.client_id, made.client_secret, made.service_account
+        )
 
 
 def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     """The code and the reason that a call is refused with; fails when it isn't."""
-    from artstore_grpc.rpc.status import DETAILS_KEY, unpacked
     from google.rpc.status_pb2 import Status
+
+    from artstore_grpc.rpc.status import DETAILS_KEY, unpacked
 
     try:
         call()
