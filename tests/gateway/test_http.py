@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import pytest
 
-from artstore_grpc.gateway import endpoint, exchange, protocol
 from artstore_grpc.errors import CannotBind
+from artstore_grpc.gateway import endpoint, exchange, protocol
 from artstore_grpc.gateway.server import bind
 from artstore_grpc.settings import Address
 from tests.gateway.conftest import ANY, Door, opened

@@ -17,9 +17,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from artstore_grpc import ledger, secrets
 from artstore_grpc.accounts import Draft
-from artstore_grpc.credentials import Credentials
 from artstore_grpc.call import Caller
 from artstore_grpc.changes import Target, etag
+from artstore_grpc.credentials import Credentials
 from artstore_grpc.errors import IdentityError, InvalidClient
 from artstore_grpc.jobs import Purge
 from artstore_grpc.model import Account as Stored
