@@ -51,7 +51,8 @@ def test_the_scheme_ignores_case(scheme: str) -> None:
 @pytest.mark.parametrize(
     "value",
     ["Basic", "Basic ", "Basic !!!!", header(b"no colon"), header(b"\xff\xfe:x"), header(b"%zz:x"), header(b"%4:x"),
-     header("%１２:x".encode()), header(b"a:%00"), header(b"a:%C3"), header(b"a:b") + ", " + header(b"c:d"), "Basic YTpi YTpi"],
+     header("%１２:x".encode()), header(b"a:%00"), header(b"a:%C3"), header(b"a:b") + ", " + header(b"c:d"),
+     "Basic YTpi YTpi"],
 )  # fmt: skip
 def test_undecodable_basic_is_a_malformed_request(value: str) -> None:
     """What can't be decoded is invalid_request, never INTERNAL."""
