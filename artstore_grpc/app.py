@@ -30,8 +30,9 @@ from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.replays import Replays
 from artstore_grpc.replica import POLL_INTERVAL, Replica
 from artstore_grpc.rotation import Rotation
+from artstore_grpc.rpc.descriptors import SERVICES
 from artstore_grpc.rpc.health import Health
-from artstore_grpc.rpc.methods import SERVICES, methods
+from artstore_grpc.rpc.methods import methods
 from artstore_grpc.rpc.service_account_service import ServiceAccountService
 from artstore_grpc.rpc.token_service import TokenService
 from artstore_grpc.secrets import Hasher

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from dataclasses import dataclass, field
-from urllib.parse import unquote_to_bytes
 
 from artstore_grpc.errors import InvalidClient, InvalidRequest, invalid
-
-BROKEN_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+from artstore_grpc.forms import unescaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +45,7 @@ def basic(authorization: str) -> Credentials:
 
 def form_decoded(value: str) -> str:
     """RFC 6749 Appendix B: plus is a space, then percent escapes, then UTF-8. Raises ValueError on a broken escape."""
-    if BROKEN_ESCAPE.search(value):
-        raise ValueError
-    decoded = unquote_to_bytes(value.replace("+", " ")).decode()
+    decoded = unescaped(value.encode()).decode()
     if "\0" in decoded:
         raise ValueError
     return decoded

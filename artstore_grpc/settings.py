@@ -6,14 +6,13 @@ The docstring below a field is its row in the README's table.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from artstore_grpc.addresses import Network
 from artstore_grpc.model import Environment
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SECRET = {"secret": True}
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "EdDSA")

@@ -8,7 +8,7 @@ from artstore_grpc import errors
 from artstore_grpc.errors import OUTCOMES, IdentityError
 from artstore_grpc.model import SCOPES
 from artstore_grpc.policy import POLICY, Authentication
-from artstore_grpc.rpc.methods import full_name, walked
+from artstore_grpc.rpc.descriptors import full_name, walked
 from artstore_grpc.rpc.status import code_of, from_status, to_status
 
 

@@ -43,7 +43,7 @@ def test_another_key_is_named() -> None:
         other.open(VAULT.seal(b"value"))
 
 
-@pytest.mark.parametrize("key", ["", "short", "!!!!", "QUJD", new_key()[:-6]])
+@pytest.mark.parametrize("key", ["", "short", "!!!!", "QUJD", "QUFB" * 9])
 def test_a_key_must_be_32_bytes(key: str) -> None:
     """A key-encryption key of another length, or that isn't base64, is refused."""
     with pytest.raises(WrongKey, match="32 bytes"):

@@ -13,8 +13,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from artstore_grpc.addresses import Network
 from artstore_grpc.model import Environment
-from artstore_grpc.settings import ALGORITHMS, Address, Network, Settings
+from artstore_grpc.settings import ALGORITHMS, Address, Settings
 
 OFF = "off"
 MAX_PORT = 65_535

@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from artstore_grpc.addresses import Network
 from artstore_grpc.call import Backend
+from artstore_grpc.forms import BROKEN_ESCAPE
 from artstore_grpc.gateway import dialects, discovery, docs, health, oauth, openapi, rest
 from artstore_grpc.gateway.answers import MALFORMED_PATH, NO_SUCH_ROUTE, Answer, Refusal
 from artstore_grpc.gateway.dialects import Dialect
@@ -104,7 +105,7 @@ class Gateway:
 
 def well_formed(raw_path: bytes) -> bool:
     """Whether a path's escapes are whole and mean UTF-8 (RFC 3986 §2.1, §2.5)."""
-    if re.search(rb"%(?![0-9A-Fa-f]{2})", raw_path):
+    if BROKEN_ESCAPE.search(raw_path):
         return False
     try:
         unquote_to_bytes(raw_path).decode()

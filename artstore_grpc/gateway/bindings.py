@@ -7,18 +7,15 @@ The grammar is `google/api/http.proto`'s, as far as this API uses it: variables 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from artstore.identity.v1 import service_account_service_pb2, token_service_pb2
 from google.api import annotations_pb2
-from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-FILES: tuple[FileDescriptor, ...] = (token_service_pb2.DESCRIPTOR, service_account_service_pb2.DESCRIPTOR)
-"""Every file of the API that has a service."""
+from artstore_grpc.rpc.descriptors import full_name, walked
 
 OAUTH_SERVICE = "TokenService"
 """Its routes speak OAuth's dialect and are written by hand (oauth.py, discovery.py)."""
@@ -65,20 +62,9 @@ class Binding:
         return f"{self.method.name}{self.ordinal + 1}" if self.ordinal else self.method.name
 
 
-def full_name(method: MethodDescriptor) -> str:
-    return f"{method.containing_service.full_name}/{method.name}"
-
-
-def methods() -> Iterator[MethodDescriptor]:
-    """Every method of the API."""
-    for file in FILES:
-        for service in file.services_by_name.values():
-            yield from service.methods
-
-
 def bindings() -> list[Binding]:
     """Every binding of every method, additional ones too, in the protos' order."""
-    return [binding(method, rule, ordinal) for method in methods() for ordinal, rule in enumerate(rules(method))]
+    return [binding(method, rule, ordinal) for method in walked() for ordinal, rule in enumerate(rules(method))]
 
 
 def rules(method: MethodDescriptor) -> list[Any]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from artstore_grpc.errors import InvalidRequest, Violation, invalid
+from artstore_grpc.forms import unescaped
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
@@ -19,7 +19,6 @@ JSON = "application/json"
 MAX_PARAMETERS = 100
 """More than any request has use for: 20 audiences, as `audience` or `resource`, and nine others."""
 
-BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 Pairs = list[tuple[str, str]]
 
@@ -53,12 +52,10 @@ def pair(part: bytes) -> tuple[str, str]:
 
 def decoded(raw: bytes) -> str:
     """Plus is a space, then percent escapes, then UTF-8 (RFC 6749 Appendix B)."""
-    spaced = raw.replace(b"+", b" ")
-    if b"%" in spaced:
-        if BROKEN_ESCAPE.search(spaced):
-            raise InvalidRequest("A percent escape is broken.", reason="MALFORMED_FORM")
-        spaced = unquote_to_bytes(spaced)
-    return text(spaced)
+    try:
+        return text(unescaped(raw))
+    except ValueError:
+        raise InvalidRequest("A percent escape is broken.", reason="MALFORMED_FORM") from None
 
 
 def text(raw: bytes) -> str:

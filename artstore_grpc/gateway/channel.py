@@ -17,12 +17,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from artstore_grpc.call import Call
 from artstore_grpc.errors import IdentityError, Unavailable, Unimplemented
-from artstore_grpc.gateway.bindings import full_name, methods
+from artstore_grpc.rpc.descriptors import full_name, walked
+from artstore_grpc.rpc.health import READINESS
 from artstore_grpc.rpc.status import DETAILS_KEY, from_status
 
 READY_SECONDS = 2.0
 """How long the server may take to say that it is ready."""
-READINESS = "readiness"
 """The health service's name for it."""
 
 Metadata = tuple[tuple[str, str], ...]
@@ -38,7 +38,7 @@ class ChannelBackend:
                 request_serializer=GetMessageClass(method.input_type).SerializeToString,
                 response_deserializer=GetMessageClass(method.output_type).FromString,
             )
-            for method in methods()
+            for method in walked()
         }
         self._health = health_pb2_grpc.HealthStub(channel)
 

@@ -12,15 +12,15 @@ from urllib.parse import unquote
 
 import grpc
 
-from artstore_grpc.addresses import source_address
+from artstore_grpc.addresses import Network, source_address
 from artstore_grpc.call import Call, correlated
 from artstore_grpc.errors import CannotBind, IdentityError
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.rpc import standard
+from artstore_grpc.rpc.descriptors import SERVICES, full_name
 from artstore_grpc.rpc.health import Health
-from artstore_grpc.rpc.methods import SERVICES, full_name
 from artstore_grpc.rpc.status import abort
-from artstore_grpc.settings import Address, Network
+from artstore_grpc.settings import Address
 
 MAX_RECEIVE_BYTES = 4 * 1024 * 1024
 """gRPC's own bound, past which its core answers RESOURCE_EXHAUSTED; the pipeline's own is far below."""

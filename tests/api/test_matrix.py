@@ -18,7 +18,7 @@ from artstore.identity.v1 import token_service_pb2 as tokens_pb
 
 from artstore_grpc import secrets
 from artstore_grpc.model import SECRET_LIFETIME, Role, State
-from artstore_grpc.rpc.methods import walked
+from artstore_grpc.rpc.descriptors import walked
 from tests.api.callers import Api, basic
 from tests.api.conftest import administrator, first_account
 from tests.api.doors import METHODS, Door, Refused, opened

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artstore_grpc import errors
-from artstore_grpc.gateway.bindings import bindings, full_name, methods
+from artstore_grpc.gateway.bindings import bindings
 from artstore_grpc.gateway.messages import Reader, to_json
 from artstore_grpc.policy import POLICY
+from artstore_grpc.rpc.descriptors import full_name, walked
 from tests.gateway.conftest import Door, Stage
 
 ACCOUNTS = "/api/v1/service-accounts"
@@ -25,7 +26,7 @@ TOKEN = {"Authorization": "Bearer x"}
 
 def test_every_method_has_a_route_and_a_policy() -> None:
     """No method of the API is left out of HTTP."""
-    assert {binding.full_name for binding in bindings()} == {full_name(method) for method in methods()} == set(POLICY)
+    assert {binding.full_name for binding in bindings()} == {full_name(method) for method in walked()} == set(POLICY)
 
 
 ACCEPTED: list[tuple[str, str, str, Any, Any]] = [

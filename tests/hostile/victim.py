@@ -14,7 +14,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from artstore_grpc.errors import DOMAIN
-from artstore_grpc.rpc.methods import full_name, walked
+from artstore_grpc.rpc.descriptors import full_name, walked
 from artstore_grpc.rpc.status import DETAILS_KEY
 from tests.installation import Installation
 
