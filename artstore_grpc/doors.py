@@ -64,8 +64,10 @@ class Doors:
 
     async def drain(self) -> None:
         """Readiness goes first; calls in flight finish within the grace; an open Watch doesn't hold that up."""
+        known_as_ready = self._health.ready  # otherwise no balancer has to notice: a refused start ends at once
         await self._health.drain()
-        await asyncio.sleep(self._delay_seconds)
+        if known_as_ready:
+            await asyncio.sleep(self._delay_seconds)
         self._health.end_watches()
         closing: list[Awaitable[None]] = [each.stop(self._grace_seconds) for each in self._rpc]
         if self._gateway is not None:
