@@ -293,8 +293,6 @@ class AccountsMachine(RuleBasedStateMachine):
         again, spent = (None, "") if refused == "NOT_FOUND" else self.model.retried(key, content, self.time)
         if again or spent:
             refused = spent
-        elif account.delete_time and not account.gone(self.time):
-            refused = "ACCOUNT_DELETED"
         else:
             refused = refused or self.model.rotation_refusal(account, self.time)
         answer = self.attempt(refused, self.house.rotation.rotate_secret(target, caller, overlap, retry(key, content)))
