@@ -291,10 +291,7 @@ class AccountsMachine(RuleBasedStateMachine):
         content = f"{account.id}|{overlap}|{target.etag}".encode()
         key = ("Rotate", request_id) if request_id else None
         again, spent = (None, "") if refused == "NOT_FOUND" else self.model.retried(key, content, self.time)
-        if again or spent:
-            refused = spent
-        else:
-            refused = refused or self.model.rotation_refusal(account, self.time)
+        refused = spent if again or spent else refused or self.model.rotation_refusal(account, self.time)
         answer = self.attempt(refused, self.house.rotation.rotate_secret(target, caller, overlap, retry(key, content)))
         if answer is None or again is not None:
             assert answer is None or again is None or answer.client_secret == again.text
