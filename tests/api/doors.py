@@ -50,6 +50,8 @@ ROUTES = {
     "RotateSecret": ("POST", ACCOUNTS + "/{id}/rotate-secret"),
     "RevokeSecret": ("POST", ACCOUNTS + "/{id}/revoke-secret"),
 }
+RESOURCE_BODIES = ("CreateServiceAccount", "UpdateServiceAccount")
+"""Methods whose body is the account itself (AIP-133, AIP-134)."""
 OAUTH = ("IssueToken", "IntrospectToken", "RevokeToken")
 """Methods that take a form."""
 
@@ -150,18 +152,24 @@ class HttpDoor:
         if method in OAUTH:
             headers["content-type"] = "application/x-www-form-urlencoded"  # without a parameter httpx sends none
             return self._http.request(verb, path, headers=headers, data=form(request))
-        resource = request.service_account if method == "UpdateServiceAccount" else request
+        resource = request.service_account if method in RESOURCE_BODIES else request
         document = short_names(json_format.MessageToDict(resource, preserving_proto_field_name=True))
         path = path.format(id=quote(document.pop("id", "") if "{id}" in path else "", safe=""))
         if verb in ("GET", "DELETE"):
             return self._http.request(verb, path, headers=headers, params=parameters(document))
-        mask = {"update_mask": ",".join(request.update_mask.paths)} if method == "UpdateServiceAccount" else {}
-        return self._http.request(
-            verb, path, headers=headers, json=document, params=mask if mask.get("update_mask") else None
-        )
+        return self._http.request(verb, path, headers=headers, json=document, params=beside(method, request))
 
     def close(self) -> None:
         self._http.close()
+
+
+def beside(method: str, request: Any) -> dict[str, str]:
+    """What goes into the query where the body is the resource."""
+    if method == "UpdateServiceAccount" and request.update_mask.paths:
+        return {"update_mask": ",".join(request.update_mask.paths)}
+    if method == "CreateServiceAccount" and request.request_id:
+        return {"request_id": request.request_id}
+    return {}
 
 
 def form(request: Message) -> dict[str, Any]:

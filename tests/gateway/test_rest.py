@@ -33,8 +33,8 @@ ACCEPTED: list[tuple[str, str, str, Any, Any]] = [
     (
         "create",
         "POST",
-        ACCOUNTS,
-        {"service_account": {"name": "n", "role": "admin", "rate_limit": 5, "scopes": ["a"]}, "request_id": "r"},
+        f"{ACCOUNTS}?request_id=r",
+        {"name": "n", "role": "admin", "rate_limit": 5, "scopes": ["a"]},
         pb.CreateServiceAccountRequest(
             service_account=pb.ServiceAccount(name="n", role=pb.ROLE_ADMIN, rate_limit=5, scopes=["a"]), request_id="r"
         ),
@@ -139,40 +139,40 @@ async def test_an_account_is_printed_whole(door: Door) -> None:
 
 CREATE = ("POST", ACCOUNTS)
 MALFORMED: list[tuple[str, tuple[str, str], Any, str]] = [
-    ("unknown member", CREATE, {"nope": 1}, "nope"),
-    ("unknown nested member", CREATE, {"service_account": {"nope": 1}}, "service_account.nope"),
-    ("camelCase", CREATE, {"serviceAccount": {}}, "serviceAccount"),
-    ("wire name of an enumeration", CREATE, {"service_account": {"role": "ROLE_ADMIN"}}, "service_account.role"),
-    ("upper case of an enumeration", CREATE, {"service_account": {"role": "Admin"}}, "service_account.role"),
-    ("number of an enumeration", CREATE, {"service_account": {"role": 1}}, "service_account.role"),
-    ("unspecified", CREATE, {"service_account": {"role": "unspecified"}}, "service_account.role"),
-    ("string for a number", CREATE, {"service_account": {"rate_limit": "5"}}, "service_account.rate_limit"),
-    ("float for a number", CREATE, {"service_account": {"rate_limit": 5.5}}, "service_account.rate_limit"),
-    ("true for a number", CREATE, {"service_account": {"rate_limit": True}}, "service_account.rate_limit"),
-    ("number out of range", CREATE, {"service_account": {"rate_limit": 2**31}}, "service_account.rate_limit"),
-    ("number for a string", CREATE, {"service_account": {"name": 5}}, "service_account.name"),
-    ("string for a list", CREATE, {"service_account": {"scopes": "a"}}, "service_account.scopes"),
-    ("number in a list", CREATE, {"service_account": {"scopes": [1]}}, "service_account.scopes"),
-    ("list for an object", CREATE, {"service_account": []}, "service_account"),
+    ("unknown member", CREATE, {"nope": 1}, "service_account.nope"),
+    ("unknown member of everything", ("POST", f"{ACCOUNTS}/a/suspend"), {"nope": 1}, "nope"),
+    ("camelCase", CREATE, {"rateLimit": 1}, "service_account.rateLimit"),
+    ("the resource wrapped", CREATE, {"service_account": {}}, "service_account.service_account"),
+    ("wire name of an enumeration", CREATE, {"role": "ROLE_ADMIN"}, "service_account.role"),
+    ("upper case of an enumeration", CREATE, {"role": "Admin"}, "service_account.role"),
+    ("number of an enumeration", CREATE, {"role": 1}, "service_account.role"),
+    ("unspecified", CREATE, {"role": "unspecified"}, "service_account.role"),
+    ("string for a number", CREATE, {"rate_limit": "5"}, "service_account.rate_limit"),
+    ("float for a number", CREATE, {"rate_limit": 5.5}, "service_account.rate_limit"),
+    ("true for a number", CREATE, {"rate_limit": True}, "service_account.rate_limit"),
+    ("number out of range", CREATE, {"rate_limit": 2**31}, "service_account.rate_limit"),
+    ("number for a string", CREATE, {"name": 5}, "service_account.name"),
+    ("string for a list", CREATE, {"scopes": "a"}, "service_account.scopes"),
+    ("number in a list", CREATE, {"scopes": [1]}, "service_account.scopes"),
     (
         "string for a boolean",
         CREATE,
-        {"service_account": {"introspection_only": "true"}},
+        {"introspection_only": "true"},
         "service_account.introspection_only",
     ),
-    ("NUL", CREATE, {"service_account": {"name": "a\0b"}}, "service_account.name"),
-    ("lone surrogate", CREATE, {"service_account": {"name": "\ud800"}}, "service_account.name"),
-    ("bad time", CREATE, {"service_account": {"create_time": "yesterday"}}, "service_account.create_time"),
+    ("NUL", CREATE, {"name": "a\0b"}, "service_account.name"),
+    ("lone surrogate", CREATE, {"name": "\ud800"}, "service_account.name"),
+    ("bad time", CREATE, {"create_time": "yesterday"}, "service_account.create_time"),
     (
         "bad member of a listed object",
         CREATE,
-        {"service_account": {"secrets": [{}, {"x": 1}]}},
+        {"secrets": [{}, {"x": 1}]},
         "service_account.secrets[1].x",
     ),
     ("bad duration", ("POST", f"{ACCOUNTS}/a/rotate-secret"), {"overlap": "1h"}, "overlap"),
     ("number as duration", ("POST", f"{ACCOUNTS}/a/rotate-secret"), {"overlap": 3600}, "overlap"),
     ("another id than the path's", ("POST", f"{ACCOUNTS}/a/suspend"), {"id": "b"}, "id"),
-    ("query where the body is everything", ("POST", f"{ACCOUNTS}?request_id=x"), {}, "request_id"),
+    ("query where the body is everything", ("POST", f"{ACCOUNTS}/a/suspend?etag=x"), {}, "etag"),
     ("unknown parameter", ("GET", f"{ACCOUNTS}?nope=1"), None, "nope"),
     ("path field as a parameter", ("GET", f"{ACCOUNTS}/a?id=b"), None, "id"),
     ("body field as a parameter", ("PATCH", f"{ACCOUNTS}/a?service_account.name=x"), {}, "service_account.name"),
@@ -203,8 +203,9 @@ async def test_a_malformed_request_names_its_field(
 
 async def test_all_faults_are_said_at_once(door: Door) -> None:
     """A client mends its request in one go."""
-    response = await door.client.post(ACCOUNTS, json={"x": 1, "y": 2, "request_id": 3})
-    assert [v["field"] for v in response.json()["error"]["violations"]] == ["x", "y", "request_id"]
+    response = await door.client.post(ACCOUNTS, json={"x": 1, "y": 2, "name": 3})
+    fields = [violation["field"] for violation in response.json()["error"]["violations"]]
+    assert fields == ["service_account.x", "service_account.y", "service_account.name"]
 
 
 @pytest.mark.parametrize(
@@ -308,7 +309,7 @@ def test_the_life_of_an_account(url: str, stage: Stage, http: httpx.Client) -> N
     installation = stage.installation
     admin = {name.title(): value for name, value in installation.bearer()}
     name = f"life {url.rpartition(':')[2]}"
-    made = http.post(url + ACCOUNTS, json={"service_account": {"name": name, "role": "user"}}, headers=admin).json()
+    made = http.post(url + ACCOUNTS, json={"name": name, "role": "user"}, headers=admin).json()
     account, secret = made["service_account"], made["client_secret"]
     path = f"{url}{ACCOUNTS}/{account['id']}"
     assert http.get(path, headers=admin).json()["service_account"] == account

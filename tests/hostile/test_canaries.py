@@ -157,14 +157,16 @@ def use_everything(plot: Plot) -> None:
     plot.plant("request_id over HTTP", request_id)
     answer = httpx.post(
         f"{service.url}/api/v1/service-accounts",
-        json={"service_account": created, "request_id": request_id},
+        params={"request_id": request_id},
+        json=created,
         headers={"authorization": bearer[0][1]},
     )
     plot.plant("secret over HTTP", answer.json()["client_secret"])
     plot.http(
         "POST",
         "/api/v1/service-accounts",
-        json={"service_account": {"name": first.secret}, "request_id": request_id, "client_secret": first.secret},
+        params={"request_id": request_id},
+        json={"name": first.secret, "client_secret": first.secret},
         headers={"authorization": bearer[0][1]},
     )
 
