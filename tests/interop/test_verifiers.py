@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 from typing import Any
 
 import httpx
@@ -54,12 +51,3 @@ def test_every_algorithm(tmp_path_factory: pytest.TempPathFactory, algorithm: st
     with Installation(tmp_path_factory.mktemp("algorithm"), signing_algorithm=algorithm) as service:
         account = service.account("user")
         assert verified(service, form(service, account)["access_token"], algorithm)["sub"] == account.id
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl, which is no part of the suite")
-def test_curl(service: Installation, client: Account) -> None:
-    """The one line that everybody knows gets a token."""
-    credentials = f"{client.client_id}:{client.secret}"
-    line = ["curl", "-sS", "-d", "grant_type=client_credentials", "-u", credentials, f"{service.url}/oauth2/token"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=30, check=True)
-    assert verified(service, json.loads(done.stdout)["access_token"], "RS256")["client_id"] == client.client_id
