@@ -75,7 +75,7 @@ def create_by_http(service: Service, client: Client) -> int:
     target = urlsplit(service.gateway_url)
     connection = http.client.HTTPConnection(str(target.hostname), target.port, timeout=30)
     try:
-        body = json.dumps({"service_account": {"name": "by http", "role": "user"}})
+        body = json.dumps({"name": "by http", "role": "user"})
         headers = {"Content-Type": "application/json", "Authorization": client.bearer[0][1]}
         connection.request("POST", "/api/v1/service-accounts", body, headers)
         return connection.getresponse().status
