@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from artstore_grpc import installation, jobs
 from artstore_grpc.accounts import Accounts
@@ -47,6 +47,8 @@ from artstore_grpc.vault import Vault, WrongKey
 
 __all__ = ["Administrator", "AlreadyBootstrapped", "Started", "bootstrap", "serve"]
 
+T = TypeVar("T")
+
 LOAD_RETRY = timedelta(milliseconds=250)
 """How often a start with the database down tries again."""
 
@@ -60,6 +62,13 @@ class Started:
     metrics_address: Address | None
     health_address: Address | None
     issuer: str
+    administrator: Administrator | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a start has read or made: the administrator, on the very first one of the embedded default."""
+
     administrator: Administrator | None
 
 
@@ -218,12 +227,11 @@ async def serve(
             await doors.open()
             at = doors.addresses
             log.info("listening", grpc=str(at.grpc), gateway=str(at.gateway), metrics=str(at.metrics))
-            administrator: list[Administrator] = []
-            if await unless(stopping, load(settings, made, log, administrator)):
+            loaded = await unless(stopping, load(settings, made, log))
+            if loaded is not None:
                 await background(made, log, now, stack)
                 log.info("ready", issuer=issuer)
-                first = next(iter(administrator), None)
-                on_started(Started(at.grpc, at.gateway, at.metrics, at.health, issuer, first))
+                on_started(Started(at.grpc, at.gateway, at.metrics, at.health, issuer, loaded.administrator))
                 await stopping.wait()
         finally:
             log.info("draining")
@@ -240,16 +248,16 @@ def issuer_of(settings: Settings, gateway: Address | None) -> str:
     return issuer
 
 
-async def load(settings: Settings, made: Parts, logger: Logger, administrator: list[Administrator]) -> None:
-    """Reads what must be in memory before the first token, and makes the embedded default's first administrator, who
-    is added to the list; waits for a database that is down."""
+async def load(settings: Settings, made: Parts, logger: Logger) -> Loaded:
+    """Reads what must be in memory before the first token, and makes the embedded default's first administrator; waits
+    for a database that is down."""
     told = False
     while True:
         try:
             await schema.check(settings.store_url)
             await made.keyring.load()
             await made.replica.load()
-            administrator.extend(await first_administrator(settings, made))
+            return Loaded(await first_administrator(settings, made))
         except StoreUnavailable as down:
             if not told:
                 logger.warning("waiting for the database", cause=str(down))
@@ -257,32 +265,29 @@ async def load(settings: Settings, made: Parts, logger: Logger, administrator: l
             await asyncio.sleep(LOAD_RETRY.total_seconds())
         except WrongKey as error:
             raise InvalidSettings(f"The key-encryption key isn't this database's. {error}") from None
-        else:
-            return
 
 
-async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Runs the work to its end, unless a stop comes first; whether it ended."""
+async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What the work returns, or None when a stop comes first and it is given up."""
     task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
     await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if task.done():
-        task.result()
-        return True
+        return task.result()
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    return False
+    return None
 
 
-async def first_administrator(settings: Settings, made: Parts) -> list[Administrator]:
-    """On the embedded default the very first start makes the administrator; none otherwise."""
+async def first_administrator(settings: Settings, made: Parts) -> Administrator | None:
+    """On the embedded default the very first start makes the administrator; None otherwise."""
     if not settings.embedded:
-        return []
+        return None
     try:
-        return [await installation.bootstrap(made.store, made.accounts)]
+        return await installation.bootstrap(made.store, made.accounts)
     except AlreadyBootstrapped:
-        return []
+        return None
 
 
 async def background(made: Parts, logger: Logger, now: Callable[[], datetime], stack: AsyncExitStack) -> None:
