@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import URL, Connection, CursorResult, Executable, Row, event, make_url
@@ -36,6 +36,11 @@ DRIVERS = {
     "postgresql": "postgresql+asyncpg",
     "postgresql+asyncpg": "postgresql+asyncpg",
 }
+
+T = TypeVar("T")
+
+Step = Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]]
+"""How one awaited step of a writing transaction is carried out."""
 
 WRITES = "artstore_writes"
 """The execution option of connections whose transactions write."""
@@ -64,8 +69,9 @@ class Transaction:
     """A transaction that writes. Once a statement of it has failed it can only roll back, whoever caught the error:
     PostgreSQL would answer the COMMIT with a silent rollback, SQLite would commit the rest."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, step: Step) -> None:
         self._connection = connection
+        self._step = step
         self._failure: Exception | None = None
 
     async def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
@@ -73,7 +79,8 @@ class Transaction:
         self.check()
         try:
             with translated():
-                return await self._connection.execute(statement, parameters)
+                result: CursorResult[Any] = await self._step(self._connection.execute(statement, parameters))
+                return result
         except Exception as error:
             self.fail(error)
             raise
@@ -108,6 +115,7 @@ class Database:
         self._reads = self._engine.execution_options(**autocommit)
         self._writes = self._engine.execution_options(**{WRITES: True})
         self._turn = asyncio.Lock()
+        self._step: Step = whole if self.dialect == SQLITE else cancellable
 
     async def rows(self, statement: Executable, parameters: Any = None) -> Sequence[Row[Any]]:
         """A single read of committed data, without a transaction. Raises StoreUnavailable."""
@@ -128,16 +136,16 @@ class Database:
         """
         async with self._writer_turn(), self._connection() as connection:
             with translated():
-                await connection.begin()
+                await self._step(connection.begin().start())
                 if self.dialect == POSTGRESQL:
                     # A replica that freezes here must not hold its locks, the ledger's head above all, for ever.
                     milliseconds = round(2000 * self._timeout)
                     await connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
-            transaction = Transaction(connection)
+            transaction = Transaction(connection, self._step)
             yield transaction
             transaction.check()
             with translated():
-                await connection.commit()
+                await self._step(connection.commit())
 
     async def close(self) -> None:
         """Closes every connection that is not in use; never raises for a database that is down."""
@@ -150,7 +158,7 @@ class Database:
         connection = self._writes.connect()
         try:
             with translated():
-                await connection.start()
+                await self._step(connection.start())
             yield connection
         except BaseException:
             # The first exception is the one that counts; the pool itself drops a connection that can't roll back.
@@ -175,6 +183,29 @@ class Database:
             yield
         finally:
             self._turn.release()
+
+
+async def whole(work: Coroutine[Any, Any, T]) -> T:
+    """One step of a writing transaction on SQLite: a cancellation waits for its end, which the busy timeout bounds.
+
+    Given up in the middle, its statement would keep the connection alive, and with it the file's write lock, until the
+    garbage collector came by (sqlite.org/c3ref/close.html, zombies).
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():  # a second cancellation changes nothing
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # looked at; the cancellation is what the caller hears of
+        raise
+
+
+async def cancellable(work: Coroutine[Any, Any, T]) -> T:
+    """One step on PostgreSQL: the server is told of a cancellation, and ends what it was doing."""
+    return await work
 
 
 def make_engine(

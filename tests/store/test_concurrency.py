@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 from contextlib import suppress
@@ -201,6 +202,29 @@ async def test_cancelled_units_leak_nothing(store_url: str, delay: float) -> Non
     assert verify(rows) == await store.head()
     assert store._database._engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     await store.close()
+
+
+async def test_a_cancelled_unit_frees_the_write_lock_at_once(store: SqlStore) -> None:
+    """Wherever a unit is cancelled, and however often, the next one does not wait for the garbage collector."""
+
+    async def work() -> None:
+        async with store.unit() as unit:
+            await unit.add_account(account())
+            unit.record(event())
+
+    gc.disable()
+    try:
+        for number in range(150):
+            task = asyncio.ensure_future(work())
+            for _ in range(1 + number % 2):
+                await asyncio.sleep(number % 50 * 0.00015)
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        async with asyncio.timeout(4):  # less than the command timeout that a lost lock would cost
+            await work()
+    finally:
+        gc.enable()
 
 
 async def test_cancelled_wait_for_a_lock_holds_nothing(store: SqlStore) -> None:
