@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,8 +24,18 @@ START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.01
 
-# PostgreSQL refuses to run as root, so that a root's tests (containers) run it as nobody.
-NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+USER, GROUP = "nobody", "nogroup"
+BECOME = """
+import grp, os, pwd, sys
+os.setgroups([])
+os.setgid(grp.getgrnam(sys.argv[2]).gr_gid)
+os.setuid(pwd.getpwnam(sys.argv[1]).pw_uid)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+# PostgreSQL refuses to run as root, so that a root's tests (containers) run it as nobody. The child changes its user
+# itself: told to, subprocess would fork rather than vfork, and gRPC's fork handlers, once a test of this process has
+# used gRPC, can end the child before it is the server.
+UNPRIVILEGED: list[str | Path] = [sys.executable, "-I", "-S", "-c", BECOME, USER, GROUP] if os.geteuid() == 0 else []
 
 
 def _package(name: str) -> Path | None:
@@ -42,11 +53,14 @@ def _postgres_binaries() -> Iterator[Path]:
 def _runs(binaries: Path) -> bool:
     """Whether the user that the server runs as may execute it: a virtual environment may lie under a 0700 folder."""
     try:
-        return (
-            subprocess.run([binaries / "postgres", "--version"], capture_output=True, cwd="/", **NOBODY).returncode == 0
-        )
+        return _run([binaries / "postgres", "--version"]).returncode == 0
     except OSError:
         return False
+
+
+def _run(command: list[str | Path]) -> subprocess.CompletedProcess[bytes]:
+    """Runs a command of PostgreSQL's to its end."""
+    return subprocess.run([*UNPRIVILEGED, *command], capture_output=True, cwd="/")
 
 
 def _readable(binaries: Path, folder: Path) -> Path:
@@ -120,9 +134,9 @@ class Server:
         log = self.folder / "log"
         return log.read_text(errors="replace")[-2000:] if log.exists() else ""
 
-    def _spawn(self, command: list[str | Path], **user: Any) -> None:
+    def _spawn(self, command: list[str | Path]) -> None:
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/", **user)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/")
 
 
 class Postgres(Server):
@@ -144,7 +158,8 @@ class Postgres(Server):
         if not self.data.exists():
             self._initialise()
         durability = [] if self.fsync else ["-F", "-c", "full_page_writes=off"]
-        self._spawn([self.binaries / "postgres", "-D", self.data, "-h", "", "-k", self.folder, *durability], **NOBODY)
+        listening = ["-D", self.data, "-h", "", "-k", self.folder]
+        self._spawn([*UNPRIVILEGED, self.binaries / "postgres", *listening, *durability])
         self._await(self._ready)
         return self
 
@@ -153,8 +168,8 @@ class Postgres(Server):
         self._end(signal.SIGINT)
 
     def _prepare(self) -> Path:
-        if NOBODY:
-            shutil.chown(self.folder, NOBODY["user"], NOBODY["group"])
+        if UNPRIVILEGED:
+            shutil.chown(self.folder, USER, GROUP)
         self.folder.chmod(0o755)
         binaries = next(_postgres_binaries(), None)
         if binaries is None:
@@ -163,8 +178,7 @@ class Postgres(Server):
 
     def _initialise(self) -> None:
         options = ["--no-sync", "-A", "trust", "-U", "postgres", "--locale=C.UTF-8", "--encoding=UTF8"]
-        command = [self.binaries / "initdb", *options, "-D", self.data]
-        made = subprocess.run(command, capture_output=True, cwd="/", **NOBODY)
+        made = _run([self.binaries / "initdb", *options, "-D", self.data])
         if made.returncode:
             raise RuntimeError(f"initdb failed: {made.stderr.decode(errors='replace')}")
 
