@@ -109,7 +109,7 @@ def url(*schemes: str) -> Callable[[str], str]:
 
     def parse(value: str) -> str:
         if not any(value.startswith(scheme) and value != scheme for scheme in schemes):
-            raise ValueError(f"must begin with {' or '.join(schemes)}")
+            raise ValueError(f"must begin with {', '.join(schemes[:-1])} or {schemes[-1]}")
         return text(value)
 
     return parse
@@ -128,7 +128,7 @@ BY_TYPE: Mapping[Any, Callable[[str], Any]] = {
 
 BY_NAME: Mapping[str, Callable[[str], Any]] = {
     "database_url": url("postgresql://", "sqlite:///"),
-    "redis_url": url("redis://", "rediss://"),
+    "redis_url": url("redis://", "rediss://", "unix://"),
     "log_level": one_of("debug", "info", "warning", "error"),
     "signing_algorithm": one_of(*ALGORITHMS),
 }

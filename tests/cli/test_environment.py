@@ -21,6 +21,7 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("DATA_DIR", "/srv/artstore", Path("/srv/artstore")),
     ("REDIS_URL", "redis://localhost:6379/0", "redis://localhost:6379/0"),
     ("REDIS_URL", "rediss://u:p@redis.example:6380", "rediss://u:p@redis.example:6380"),
+    ("REDIS_URL", "unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
     ("GRPC_ADDRESS", "0.0.0.0:50051", Address(host="0.0.0.0", port=50051)),
     ("GRPC_ADDRESS", "localhost:0", Address(host="localhost", port=0)),
     ("GRPC_ADDRESS", "[::1]:65535", Address(host="::1", port=65535)),
