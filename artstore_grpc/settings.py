@@ -52,8 +52,8 @@ class Settings:
     """`postgresql://user:password@host:5432/name` or `sqlite:///path`. Empty: the embedded SQLite in `DATA_DIR`."""
 
     redis_url: str = field(default="", metadata=SECRET)
-    """`redis://…`, `rediss://…` or `unix:///path`, for limits that several replicas share. Empty: each process counts for
-    itself."""
+    """`redis://…`, `rediss://…` or `unix:///path`, for limits that several replicas share. Empty: each process counts
+    for itself."""
 
     grpc_address: Address = Address(host="127.0.0.1", port=50051)
     """Where gRPC listens, `host:port`; port 0 takes any free one, which is logged."""
