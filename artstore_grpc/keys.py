@@ -7,16 +7,20 @@ Signatures and claims are joserfc's work. What it leaves to its caller is done h
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from joserfc import jwk, jws, jwt
+import orjson
+from joserfc import jwk, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
 
 from artstore_grpc.errors import LeaseLost, StoreUnavailable
 from artstore_grpc.model import Event, EventKind, KeyState, SigningKey
@@ -43,11 +47,14 @@ class BadToken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LoadedKey:
-    """A signing key, opened and parsed: parsing costs 35 ms, so it is done once."""
+    """A signing key, opened and parsed: parsing costs 35 ms, so it is done once. So is its tokens' header."""
 
     stored: SigningKey
     key: Key
-    header: dict[str, str]
+    sign: Callable[[bytes], bytes]
+    """The signature of its JWS algorithm (RFC 7518 §3)."""
+    protected: bytes
+    """The JWS Protected Header as every token of this key begins, with the dot behind it."""
 
 
 def generate(algorithm: str) -> Key:
@@ -58,6 +65,11 @@ def generate(algorithm: str) -> Key:
     if algorithm == "ES256":
         return ECKey.generate_key("P-256", options, auto_kid=True)
     return RSAKey.generate_key(RSA_BITS, options, auto_kid=True)
+
+
+def encoded(value: bytes) -> bytes:
+    """Base64url without padding (RFC 7515 §2)."""
+    return base64.urlsafe_b64encode(value).rstrip(b"=")
 
 
 class Keyring:
@@ -90,10 +102,10 @@ class Keyring:
                 raise StoreUnavailable("another replica holds the lease on the first signing key and makes none")
 
     def sign(self, claims: Mapping[str, Any]) -> str:
-        """A compact JWS of the claims by the active key. Costs about 260 µs with RSA-2048."""
+        """A compact JWS of the claims by the active key (RFC 7515 §7.1). Costs little more than its signature."""
         loaded = self.active
-        payload = json.dumps(claims, separators=(",", ":")).encode()
-        return jws.serialize_compact(loaded.header, payload, loaded.key, algorithms=[loaded.stored.algorithm])
+        signing_input = loaded.protected + encoded(orjson.dumps(claims))
+        return (signing_input + b"." + encoded(loaded.sign(signing_input))).decode()
 
     def verify(self, token: str, issuer: str) -> dict[str, Any]:
         """The claims of a live access token of this issuer, whatever its audience. Raises BadToken."""
@@ -146,7 +158,10 @@ class Keyring:
     def _opened(self, key: SigningKey) -> LoadedKey:
         private = json.loads(self._vault.open(key.sealed, "signing key", key.kid))
         header = {"typ": TOKEN_TYPE, "alg": key.algorithm, "kid": key.kid}
-        return LoadedKey(key, jwk.import_key(private), header)
+        opened = jwk.import_key(private)
+        algorithm = JWSRegistry(algorithms=[key.algorithm]).get_alg(key.algorithm)
+        sign: Callable[[bytes], bytes] = partial(algorithm.sign, key=opened)
+        return LoadedKey(key, opened, sign, encoded(orjson.dumps(header)) + b".")
 
     async def _make_first(self, holder: str) -> bool:
         """Makes the key if this replica gets the lease; active at once, since no verifier can have an older set."""

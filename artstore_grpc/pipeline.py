@@ -20,6 +20,7 @@ from artstore_grpc import errors
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.call import MAX_MESSAGE_BYTES, Call, Caller
 from artstore_grpc.credentials import Credentials, gathered
+from artstore_grpc.deadlines import within
 from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.policy import POLICY, Authentication, Rule
 from artstore_grpc.replica import Replica
@@ -96,8 +97,7 @@ class Pipeline:
     async def _timed(self, message: Message | bytes, call: Call) -> Message:
         seconds = MAX_SECONDS if call.timeout_seconds is None else min(call.timeout_seconds, MAX_SECONDS)
         try:
-            async with asyncio.timeout(seconds):
-                return await self._run(message, call)
+            return await within(seconds, self._run(message, call))
         except TimeoutError:
             raise errors.DeadlineExceeded from None
 
@@ -138,8 +138,7 @@ class Pipeline:
         """The canonical log line and the metrics of one call; seals the cause of a denial for ExplainDenial."""
         code = errors.OUTCOMES[type(error)].grpc if error else "OK"
         known = call.method if call.method in self.methods else "unknown"
-        self._metrics.calls.labels(known, call.door, code).inc()
-        self._metrics.latency.labels(known).observe(seconds)
+        self._metrics.finished(known, call.door, code, seconds)
         if isinstance(error, errors.InvalidClient | errors.InvalidToken):
             error.denial_id = self._vault.denial_id(error.cause)
             self._metrics.denials.labels(error.default_reason).inc()

@@ -6,7 +6,7 @@ A token is a signature; nothing is written for one. The callers of this module a
 from __future__ import annotations
 
 import re
-import uuid
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,8 @@ SCOPE_FORM = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*
 """RFC 6749 §3.3."""
 MAX_TOKEN_LENGTH = 16 * 1024
 """Ours are under 2 KB; a longer one is refused before it is parsed."""
+JTI_BYTES = 16
+"""Random, so that no two tokens of any replica ever share one (RFC 7519 §4.1.7)."""
 OUTAGE_LIFETIME = timedelta(minutes=5)
 """The longest life of a token issued while the database is down (DESIGN §4)."""
 
@@ -78,7 +80,7 @@ class Tokens:
         now = self._now().replace(microsecond=0)
         outage = self._replica.outage
         lifetime = min(self._lifetime, OUTAGE_LIFETIME) if outage else self._lifetime
-        jti = uuid.uuid4().hex
+        jti = secrets.token_hex(JTI_BYTES)
         text = self._keyring.sign(self._claims(account, scopes, audiences, now, lifetime, jti))
         expire_time = next((s.expire_time for s in account.secrets if s.id == caller.secret_id), None)
         return IssuedToken(text, lifetime, scopes, audiences, now, expire_time, jti, outage)

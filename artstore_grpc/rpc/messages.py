@@ -29,6 +29,7 @@ MUTABLE = (
 """What an update mask may name."""
 
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_DURATION_SECONDS = 315_576_000_000
 MAX_NANOS = 999_999_999
 """google/protobuf/duration.proto."""
@@ -37,9 +38,8 @@ MAX_NANOS = 999_999_999
 def timestamp(value: datetime | None) -> Timestamp | None:
     if value is None:
         return None
-    made = Timestamp()
-    made.FromDatetime(value.astimezone(UTC))
-    return made
+    since = value - EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def duration(value: timedelta) -> Duration:

@@ -7,6 +7,7 @@ before any of our code runs; and one abort, here, turns an IdentityError into a 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -40,6 +41,8 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     ("grpc.keepalive_permit_without_calls", 1),
 )
+
+KNOWN_METADATA = frozenset({"authorization", "x-forwarded-for", "forwarded", "x-request-id", "traceparent"})
 
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
 
@@ -95,22 +98,24 @@ def call_of(method: str, context: grpc.aio.ServicerContext[Any, Any], trusted: t
     """What the metadata say of a call."""
     metadata: dict[str, list[str]] = {}
     for key, value in context.invocation_metadata() or ():
-        metadata.setdefault(key, []).append(value if isinstance(value, str) else "")
-    authorization = metadata.get("authorization")
-    forwarded = metadata.get("x-forwarded-for", []) + metadata.get("forwarded", [])
-    call = Call(
-        method=method,
-        source=source_address(peer_address(context.peer()), forwarded, trusted),
-        authorization=", ".join(authorization) if authorization else None,
-        timeout_seconds=context.time_remaining(),
-    )
-    correlated(call, metadata.get("x-request-id", [""])[0], metadata.get("traceparent", [""])[0])
+        if key in KNOWN_METADATA:
+            metadata.setdefault(key, []).append(value if isinstance(value, str) else "")
+    call = Call(method=method, source=peer_address(context.peer()), timeout_seconds=context.time_remaining())
+    if trusted:
+        forwarded = metadata.get("x-forwarded-for", []) + metadata.get("forwarded", [])
+        call.source = source_address(call.source, forwarded, trusted)
+    if metadata:
+        authorization = metadata.get("authorization")
+        call.authorization = ", ".join(authorization) if authorization else None
+        correlated(call, metadata.get("x-request-id", [""])[0], metadata.get("traceparent", [""])[0])
     return call
 
 
+@lru_cache(maxsize=4096)
 def peer_address(peer: str) -> str:
-    """The address in gRPC's name of a peer: `ipv4:1.2.3.4:5`, `ipv6:%5B::1%5D:5`; a UNIX socket is `unix`."""
+    """The address in gRPC's name of a peer: `ipv4:1.2.3.4:5`, `ipv6:%5B::1%5D:5`; a UNIX socket is `unix`. Remembered,
+    since a connection's calls all come from one."""
     kind, _, rest = peer.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return kind
-    return unquote(rest).rpartition(":")[0].strip("[]")
+    return source_address(unquote(rest).rpartition(":")[0].strip("[]"), (), ())

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     Column,
     ColumnElement,
+    Integer,
     Select,
     String,
     Table,
@@ -30,7 +31,7 @@ from sqlalchemy.sql.operators import eq, ge, gt, le, lt
 from artstore_grpc.model import AccountQuery, Comparison, Role, State
 from artstore_grpc.store.engine import SQLITE
 from artstore_grpc.store.rows import SECRET_PREFIX
-from artstore_grpc.store.tables import Time, accounts, ledger_head, replays, secrets, signing_keys
+from artstore_grpc.store.tables import Time, accounts, ledger, ledger_head, replays, secrets, signing_keys
 
 ORDERINGS = {"<": lt, "<=": le, ">": gt, ">=": ge, "=": eq}
 
@@ -56,6 +57,14 @@ LOCKS = {ACCOUNT_BY_ID: _lock(accounts.c.id), ACCOUNT_BY_CLIENT_ID: _lock(accoun
 """What locks the account that each of these finds."""
 
 HEAD = select(ledger_head.c.sequence, ledger_head.c.hash)
+
+LEDGER_PAGE = (
+    select(ledger)
+    .where(ledger.c.sequence > bindparam("after"))
+    .order_by(ledger.c.sequence)
+    .limit(bindparam("at_most", type_=Integer))
+)
+"""At most `at_most` rows with a sequence greater than `after`, in order."""
 
 
 def account_page(query: AccountQuery, now: datetime, dialect: str) -> Select[Any]:

@@ -26,6 +26,7 @@ from artstore_grpc.store.queries import (
     ACCOUNT_BY_CLIENT_ID,
     ACCOUNT_BY_ID,
     HEAD,
+    LEDGER_PAGE,
     account_page,
     all_signing_keys,
     replay_by_key,
@@ -98,9 +99,8 @@ class SqlStore:
         return row.sequence, row.hash
 
     async def ledger(self, after: int, limit: int) -> list[LedgerRow]:
-        sequence = tables.ledger.c.sequence
-        page = select(tables.ledger).where(sequence > after).order_by(sequence).limit(limit)
-        return [rows.ledger_row(row) for row in await self._database.rows(page)]
+        page = {"after": after, "at_most": limit}
+        return [rows.ledger_row(row) for row in await self._database.rows(LEDGER_PAGE, page)]
 
     async def set_tag(self, secret_id: str, tag: bytes) -> None:
         async with self._database.transaction() as transaction:

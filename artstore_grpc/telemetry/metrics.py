@@ -34,6 +34,17 @@ class Metrics:
             "artstore_denials", "Refused authentications, by kind.", ["kind"], registry=self.registry
         )
 
+        self._finished: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+
+    def finished(self, method: str, door: str, code: str, seconds: float) -> None:
+        """Counts a call. `method` and `code` are names that we have given, never what a caller sent."""
+        kept = self._finished.get((method, door, code))
+        if kept is None:  # to look a child up by its labels costs more than to count
+            kept = self.calls.labels(method, door, code), self.latency.labels(method)
+            self._finished[method, door, code] = kept
+        kept[0].inc()
+        kept[1].observe(seconds)
+
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge whose value is read when it is scraped."""
         Gauge(name, text, registry=self.registry).set_function(read)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import httpx
 import jwt
@@ -35,7 +35,7 @@ def test_the_claims(admin: Api) -> None:
     issued = admin.issue(account)
     header, claims = parts(issued.access_token)
     assert header == {"typ": "at+jwt", "alg": "RS256", "kid": admin.keys()[0]["kid"]}
-    assert UUID(hex=claims.pop("jti")).version == 4
+    assert re.fullmatch(r"[0-9a-f]{32}", claims.pop("jti"))
     assert claims == {
         "iss": admin.issuer,
         "sub": account.id,

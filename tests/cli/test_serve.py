@@ -179,7 +179,7 @@ def test_bootstrap_once(tmp_path: Path) -> None:
 
 def started(folder: Path, **variables: str) -> Running:
     """The service, ready, where no administrator is printed."""
-    return Running("serve", folder=folder, until='"event": "ready"', **(ANY_PORT | variables))
+    return Running("serve", folder=folder, until='"event":"ready"', **(ANY_PORT | variables))
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ class Victim:
         """The errors in the log since this was last asked."""
         text = self.installation.log.getvalue()
         lines, self._read = text[self._read :].splitlines(), len(text)
-        return [line for line in lines if '"level": "error"' in line]
+        return [line for line in lines if json.loads(line)["level"] == "error"]
 
     def assert_idle(self) -> None:
         """Every call has left the pipeline."""

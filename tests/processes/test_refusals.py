@@ -24,7 +24,7 @@ def refused(folder: Path, environment: dict[str, str]) -> tuple[int, str]:
         code = service.spawn().wait(REFUSAL_SECONDS)
         assert len(service.said) == 1, service.errors
         assert "Traceback" not in service.errors
-        assert '"event": "ready"' not in service.errors
+        assert not [line for line in service.lines() if line["event"] == "ready"]
         return code, service.said[0]
     finally:
         service.kill()
