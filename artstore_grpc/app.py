@@ -108,7 +108,7 @@ async def parts(
         hasher = Hasher(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
         stack.callback(hasher.close)
         replica = Replica(store, now, outage_window=settings.outage_window, on_change=changed.set)
-        keyring = Keyring(store, vault, now, algorithm=settings.signing_algorithm)
+        keyring = Keyring(store, vault, now, algorithm=settings.signing_algorithm, issuer=issuer)
         usage = Usage(store)
         audiences = Audiences(settings.audience, issuer)
         attempts = Attempts(store=store, replica=replica, hasher=hasher, failures=failures, now=now)

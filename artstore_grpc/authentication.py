@@ -79,7 +79,7 @@ class Authenticator:
         if scheme.lower() != "bearer":
             raise InvalidToken(reason="MISSING_TOKEN", cause="no bearer token")
         try:
-            claims = self._keyring.verify(token.strip(), self._issuer)
+            claims = self._keyring.verify(token.strip())
         except BadToken as error:
             raise InvalidToken(cause=str(error)) from None
         if claims["aud"] not in (self._issuer, [self._issuer]):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import re
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -48,7 +48,7 @@ class Call:
     """The `authorization` metadata or header; None when there was none."""
     timeout_seconds: float | None = None
     """What is left of the caller's deadline; None without one."""
-    request_id: str = field(default_factory=lambda: os.urandom(16).hex())
+    request_id: str = field(default_factory=lambda: f"{random.getrandbits(128):032x}")
     """Correlates logs; unrelated to AIP-155's request_id, which is never logged."""
     traceparent: str = ""
     """W3C trace context, passed on and logged."""

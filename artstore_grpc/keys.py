@@ -37,6 +37,8 @@ LEASE_LIFETIME = timedelta(seconds=15)
 FIRST_KEY_PATIENCE = timedelta(seconds=30)
 JWKS_MAX_AGE = timedelta(minutes=5)
 """How long a verifier may keep the key set."""
+BEGUN = ("iat", "nbf")
+"""The claims that say since when a token is valid."""
 LEEWAY_SECONDS = 30
 """What replicas' clocks may differ by: a token that another has just issued is not yet to come. `exp` gets none."""
 
@@ -57,6 +59,17 @@ class LoadedKey:
     """The JWS Protected Header as every token of this key begins, with the dot behind it."""
 
 
+class Signer:
+    """A joserfc key as its algorithms sign with it: what may be done with it was looked up once, not per signature."""
+
+    def __init__(self, key: Key) -> None:
+        self._private = key.get_op_key("sign")
+        self.curve_key_size = key.curve_key_size if isinstance(key, ECKey) else 0
+
+    def get_op_key(self, operation: str) -> Any:
+        return self._private
+
+
 def generate(algorithm: str) -> Key:
     """A new key pair for a JWS algorithm; `kid` is its RFC 7638 thumbprint."""
     options: jwk.KeyParameters = {"alg": algorithm, "use": "sig"}
@@ -75,13 +88,18 @@ def encoded(value: bytes) -> bytes:
 class Keyring:
     """The keys of this installation, as far as this process knows them."""
 
-    def __init__(self, store: Store, vault: Vault, now: Callable[[], datetime], *, algorithm: str) -> None:
+    def __init__(self, store: Store, vault: Vault, now: Callable[[], datetime], *, algorithm: str, issuer: str) -> None:
         self._store = store
         self._vault = vault
         self._now = now
         self._algorithm = algorithm
         self._keys: dict[str, LoadedKey] = {}
         self._active: LoadedKey | None = None
+        self._known = JWSRegistry(algorithms=[])
+        needed: jwt.ClaimsOption = {"essential": True}
+        ours: jwt.ClaimsOption = {"essential": True, "value": issuer}
+        self._begun = jwt.JWTClaimsRegistry(now=self._seconds, leeway=LEEWAY_SECONDS)
+        self._rest = jwt.JWTClaimsRegistry(now=self._seconds, iss=ours, sub=needed, aud=needed, exp=needed, jti=needed)
 
     @property
     def active(self) -> LoadedKey:
@@ -107,35 +125,27 @@ class Keyring:
         signing_input = loaded.protected + encoded(orjson.dumps(claims))
         return (signing_input + b"." + encoded(loaded.sign(signing_input))).decode()
 
-    def verify(self, token: str, issuer: str) -> dict[str, Any]:
+    def verify(self, token: str) -> dict[str, Any]:
         """The claims of a live access token of this issuer, whatever its audience. Raises BadToken."""
         try:
-            decoded = jwt.decode(token, self._key_for, algorithms=self._algorithms())
-            self._check(decoded.claims, issuer)
+            decoded = jwt.decode(token, self._key_for, registry=self._known)
+            self._check(decoded.claims)
         except (JoseError, ValueError, TypeError, KeyError, UnicodeError, RecursionError) as error:
             raise BadToken(f"{type(error).__name__}") from None
         return decoded.claims
 
-    def _check(self, claims: dict[str, Any], issuer: str) -> None:
+    def _check(self, claims: dict[str, Any]) -> None:
         """Raises JoseError unless the claims are those of a live token of this issuer."""
+        self._begun.validate({name: claims[name] for name in BEGUN})
+        self._rest.validate({name: value for name, value in claims.items() if name not in BEGUN})
 
-        def now() -> int:
-            return int(self._now().timestamp())
-
-        begun = {name: claims[name] for name in ("iat", "nbf")}
-        jwt.JWTClaimsRegistry(now=now, leeway=LEEWAY_SECONDS).validate(begun)
-        rest = {name: value for name, value in claims.items() if name not in begun}
-        needed: jwt.ClaimsOption = {"essential": True}
-        ours: jwt.ClaimsOption = {"essential": True, "value": issuer}
-        jwt.JWTClaimsRegistry(now=now, iss=ours, sub=needed, aud=needed, exp=needed, jti=needed).validate(rest)
+    def _seconds(self) -> int:
+        return int(self._now().timestamp())
 
     def public_keys(self) -> list[dict[str, Any]]:
         """The JWKs of every key whose tokens may still be live (RFC 7517 §5). Raises as `active` does."""
         assert self.active
         return [dict(loaded.stored.public_jwk) for loaded in self._keys.values()]
-
-    def _algorithms(self) -> list[str]:
-        return list({loaded.stored.algorithm for loaded in self._keys.values()})
 
     def _key_for(self, token: Any) -> Key:
         header = token.headers()
@@ -153,6 +163,7 @@ class Keyring:
                 self._keys[key.kid] = self._opened(key)
             if key.state is KeyState.ACTIVE:
                 self._active = self._keys[key.kid]
+        self._known = JWSRegistry(algorithms=list({loaded.stored.algorithm for loaded in self._keys.values()}))
         return self._active is not None
 
     def _opened(self, key: SigningKey) -> LoadedKey:
@@ -160,7 +171,7 @@ class Keyring:
         header = {"typ": TOKEN_TYPE, "alg": key.algorithm, "kid": key.kid}
         opened = jwk.import_key(private)
         algorithm = JWSRegistry(algorithms=[key.algorithm]).get_alg(key.algorithm)
-        sign: Callable[[bytes], bytes] = partial(algorithm.sign, key=opened)
+        sign: Callable[[bytes], bytes] = partial(algorithm.sign, key=Signer(opened))
         return LoadedKey(key, opened, sign, encoded(orjson.dumps(header)) + b".")
 
     async def _make_first(self, holder: str) -> bool:

@@ -74,12 +74,16 @@ class Pipeline:
         """Runs a call to its end. Raises an IdentityError, with `denial_id` where authentication was denied."""
         started = time.perf_counter()
         error: errors.IdentityError | None = None
+        seconds = MAX_SECONDS if call.timeout_seconds is None else min(call.timeout_seconds, MAX_SECONDS)
         self.in_flight += 1
         try:
-            return await self._timed(message, call)
+            return await within(seconds, self._run(message, call))
         except errors.IdentityError as refused:
             error = refused
             raise
+        except TimeoutError:
+            error = errors.DeadlineExceeded()
+            raise error from None
         except errors.StoreUnavailable as down:
             error = errors.Unavailable(reason="DATABASE_UNAVAILABLE", cause=str(down), retry_after=BUSY_RETRY)
             raise error from None
@@ -93,13 +97,6 @@ class Pipeline:
         finally:
             self.in_flight -= 1
             self._finished(call, error, time.perf_counter() - started)
-
-    async def _timed(self, message: Message | bytes, call: Call) -> Message:
-        seconds = MAX_SECONDS if call.timeout_seconds is None else min(call.timeout_seconds, MAX_SECONDS)
-        try:
-            return await within(seconds, self._run(message, call))
-        except TimeoutError:
-            raise errors.DeadlineExceeded from None
 
     async def _run(self, message: Message | bytes, call: Call) -> Message:
         if self.in_flight > self._max_in_flight:
@@ -138,8 +135,8 @@ class Pipeline:
         """The canonical log line and the metrics of one call; seals the cause of a denial for ExplainDenial."""
         code = errors.OUTCOMES[type(error)].grpc if error else "OK"
         known = call.method if call.method in self.methods else "unknown"
-        self._metrics.finished(known, call.door, code, seconds)
-        if isinstance(error, errors.InvalidClient | errors.InvalidToken):
+        self._metrics.calls.finished(known, call.door, code, seconds)
+        if error is not None and isinstance(error, (errors.InvalidClient, errors.InvalidToken)):
             error.denial_id = self._vault.denial_id(error.cause)
             self._metrics.denials.labels(error.default_reason).inc()
         self._log(call, code, error, seconds)

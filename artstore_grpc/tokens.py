@@ -139,7 +139,7 @@ class Tokens:
         if len(token) > MAX_TOKEN_LENGTH:
             return None
         try:
-            return self._keyring.verify(token, self._audiences.issuer)
+            return self._keyring.verify(token)
         except BadToken:
             return None
 

@@ -51,7 +51,7 @@ class Office:
         attempts = Attempts(store=store, replica=self.replica, hasher=self.hasher, failures=MemoryLimiter(), now=now)
         self.authenticator = Authenticator(
             replica=self.replica,
-            keyring=Keyring(store, vault, now, algorithm="ES256"),
+            keyring=Keyring(store, vault, now, algorithm="ES256", issuer="http://issuer.test"),
             vault=vault,
             attempts=attempts,
             usage=self.usage,

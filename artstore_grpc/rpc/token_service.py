@@ -32,15 +32,16 @@ class TokenService:
     async def IssueToken(self, request: pb.IssueTokenRequest, call: Call) -> pb.IssueTokenResponse:
         assert call.caller is not None
         issued = self._tokens.issue(call.caller, scope=request.scope, audience=tuple(request.audience))
-        call.fields |= {"jti": issued.jti, "scope": " ".join(issued.scopes), "audience": list(issued.audiences)}
+        scope = " ".join(issued.scopes)
+        call.fields = {"jti": issued.jti, "scope": scope, "audience": issued.audiences}
         if issued.outage:
             call.fields["outage"] = True
-        self._metrics.tokens.labels("outage" if issued.outage else "normal").inc()
+        self._metrics.issued["outage" if issued.outage else "normal"].inc()
         return pb.IssueTokenResponse(
             access_token=issued.text,
             token_type=BEARER,
             expires_in=int(issued.lifetime.total_seconds()),
-            scope=" ".join(issued.scopes),
+            scope=scope,
             issue_time=timestamp(issued.issue_time),
             secret_expire_time=timestamp(issued.secret_expire_time),
         )

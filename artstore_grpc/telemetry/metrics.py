@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, start_http_server
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from artstore_grpc.errors import CannotBind
 from artstore_grpc.settings import Address
@@ -19,35 +24,66 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.calls = Counter(
-            "artstore_calls", "Calls by method, door and gRPC code.", ["method", "door", "code"], registry=self.registry
-        )
-        self.latency = Histogram(
-            "artstore_call_duration_seconds",
-            "Time in the service, by method.",
-            ["method"],
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
-        )
-        self.tokens = Counter("artstore_tokens_issued", "Tokens issued, by mode.", ["mode"], registry=self.registry)
+        self.calls = Calls()
+        self.registry.register(self.calls)
+        tokens = Counter("artstore_tokens_issued", "Tokens issued, by mode.", ["mode"], registry=self.registry)
+        self.issued = {mode: tokens.labels(mode) for mode in ("normal", "outage")}
         self.denials = Counter(
             "artstore_denials", "Refused authentications, by kind.", ["kind"], registry=self.registry
         )
 
-        self._finished: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
-
-    def finished(self, method: str, door: str, code: str, seconds: float) -> None:
-        """Counts a call. `method` and `code` are names that we have given, never what a caller sent."""
-        kept = self._finished.get((method, door, code))
-        if kept is None:  # to look a child up by its labels costs more than to count
-            kept = self.calls.labels(method, door, code), self.latency.labels(method)
-            self._finished[method, door, code] = kept
-        kept[0].inc()
-        kept[1].observe(seconds)
-
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge whose value is read when it is scraped."""
         Gauge(name, text, registry=self.registry).set_function(read)
+
+
+class Calls(Collector):
+    """Calls and how long they took, counted in plain numbers and made into metrics when they are asked for: every call
+    is counted, and the library's own counters take a lock and walk every bucket for each."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str, str], int] = {}
+        self._latencies: dict[str, Latency] = {}
+
+    def finished(self, method: str, door: str, code: str, seconds: float) -> None:
+        """Counts a call. The names are ours, never what a caller sent. For the event loop's thread only."""
+        key = (method, door, code)
+        self._counts[key] = self._counts.get(key, 0) + 1
+        latency = self._latencies.get(method)
+        if latency is None:
+            latency = self._latencies[method] = Latency()
+        latency.buckets[bisect_left(LATENCY_BUCKETS, seconds)] += 1
+        latency.seconds += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """As prometheus_client asks for it, in a thread of its own: from copies, which are made in one step."""
+        calls = CounterMetricFamily(
+            "artstore_calls", "Calls by method, door and gRPC code.", labels=["method", "door", "code"]
+        )
+        for labels, count in self._counts.copy().items():
+            calls.add_metric(labels, count)
+        yield calls
+        latencies = HistogramMetricFamily(
+            "artstore_call_duration_seconds", "Time in the service, by method.", labels=["method"]
+        )
+        for method, latency in self._latencies.copy().items():
+            latencies.add_metric([method], *latency.cumulated())
+        yield latencies
+
+
+class Latency:
+    """A histogram's numbers: how many calls fell into each bucket, the one past the last included, and their sum."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(LATENCY_BUCKETS) + 1)
+        self.seconds = 0.0
+
+    def cumulated(self) -> tuple[list[tuple[str, float]], float]:
+        """As Prometheus has it: each bucket with those below it, and the sum."""
+        bounds = [*map(floatToGoString, LATENCY_BUCKETS), "+Inf"]
+        return list(zip(bounds, accumulate(self.buckets.copy()), strict=True)), self.seconds
 
 
 def serve_metrics(address: Address | None, metrics: Metrics, stack: AsyncExitStack) -> Address | None:

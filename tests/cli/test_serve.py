@@ -173,7 +173,7 @@ def test_bootstrap_once(tmp_path: Path) -> None:
     assert json.loads(second.stderr.splitlines()[-1])["error"]["reason"] == "ALREADY_BOOTSTRAPPED"
     with started(tmp_path) as running:
         account = {"ARTSTORE_CLIENT_ID": made["client_id"], "ARTSTORE_CLIENT_SECRET": made["client_secret"]}
-        target = running.found(r'"grpc": "([^"]+)"')
+        target = running.found(r'"grpc":"([^"]+)"')
         assert is_token(run("token", "--target", target, folder=tmp_path, **account).stdout)
 
 
@@ -202,7 +202,7 @@ def test_upgrade_bootstrap_serve(tmp_path: Path, database: str, request: pytest.
     with started(tmp_path, **settings) as running:
         assert "Get a token" not in running.output
         account = {"ARTSTORE_CLIENT_ID": made["client_id"], "ARTSTORE_CLIENT_SECRET": made["client_secret"]}
-        target = running.found(r'"grpc": "([^"]+)"')
+        target = running.found(r'"grpc":"([^"]+)"')
         assert run("accounts", "list", "--target", target, folder=tmp_path, **account).returncode == 0
         assert running.stop() == 0
     assert not (tmp_path / "none").exists()

@@ -58,7 +58,7 @@ async def opened(store: SqlStore, vault: Vault, now: Callable[[], datetime], che
     shared: dict[str, Any] = {"hasher": hasher, "now": now}
     authenticator = Authenticator(
         replica=replica,
-        keyring=Keyring(store, vault, now, algorithm="RS256"),
+        keyring=Keyring(store, vault, now, algorithm="RS256", issuer=ISSUER),
         vault=vault,
         attempts=Attempts(store=store, replica=replica, failures=MemoryLimiter(), **shared),
         usage=usage,
