@@ -12,11 +12,12 @@ import contextlib
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.lookups import LookUps
 from artstore_grpc.model import Account, EventKind, LedgerRow
 from artstore_grpc.store.protocol import Store
 
@@ -28,8 +29,6 @@ FORGET_INTERVAL = timedelta(minutes=1)
 BATCH = 1000
 MAX_ACCOUNTS = 100_000
 """About 2 KB each."""
-MAX_LOOK_UPS = 4
-"""Accounts being read at once: strangers' client ids must not take every connection from the tail and from writes."""
 MAX_MISSES = 10_000
 """Client ids known not to exist, so that they cost what known ones do."""
 
@@ -61,7 +60,8 @@ class Replica:
         self._forget_at = 0.0
         self._told = (True, False)
         self._catching_up = asyncio.Lock()
-        self._look_ups = asyncio.Semaphore(MAX_LOOK_UPS)
+        self._by_id = LookUps(self._read_by_id)
+        self._by_client_id = LookUps(self._read_by_client_id)
 
     async def load(self) -> None:
         """Reads where the ledger stands and every live revocation. Raises StoreUnavailable."""
@@ -103,26 +103,30 @@ class Replica:
         if client_id is not None:
             return await self.account_by_client_id(client_id)
         self.require_database()
-        sequence = self.sequence
-        async with self._look_ups:
-            account = await self._store.account(id)
-        if account is not None:
-            self._remember(account, sequence)
-        return account
+        return await self._by_id.find(id)
 
     async def reread(self, client_id: str) -> Account | None:
         """An account as the store has it now."""
         self.require_database()
+        return await self._by_client_id.find(client_id)
+
+    async def _read_by_id(self, ids: Sequence[str]) -> dict[str, Account]:
         sequence = self.sequence
-        async with self._look_ups:
-            account = await self._store.account_by_client_id(client_id)
-        if account is not None:
+        found = await self._store.accounts_by_id(ids)
+        for account in found:
             self._remember(account, sequence)
-        elif sequence == self.sequence:
-            self._misses[client_id] = None
-            if len(self._misses) > MAX_MISSES:
+        return {account.id: account for account in found}
+
+    async def _read_by_client_id(self, client_ids: Sequence[str]) -> dict[str, Account]:
+        sequence = self.sequence
+        found = {account.client_id: account for account in await self._store.accounts_by_client_id(client_ids)}
+        for account in found.values():
+            self._remember(account, sequence)
+        if sequence == self.sequence:
+            self._misses |= dict.fromkeys(client_id for client_id in client_ids if client_id not in found)
+            while len(self._misses) > MAX_MISSES:
                 self._misses.popitem(last=False)
-        return account
+        return found
 
     def require_database(self) -> None:
         """Raises StoreUnavailable at once while the database is known to be down."""

@@ -15,7 +15,7 @@ SERVER = ROOT / "artstore_grpc"
 CLIENT = ROOT / "clients/python/artstore"
 
 LAYERS = (
-    "errors model addresses forms deadlines",
+    "errors model addresses forms deadlines lookups",
     "settings call policy",
     "audiences credentials ledger secrets vault filters",
     "store ephemeral telemetry fields pages",

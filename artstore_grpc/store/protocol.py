@@ -100,6 +100,12 @@ class Store(Protocol):
     async def account_by_client_id(self, client_id: str) -> Account | None:
         """As `account`, by client_id."""
 
+    async def accounts_by_id(self, ids: Sequence[str]) -> list[Account]:
+        """As `account`, those of many ids by one statement, in any order."""
+
+    async def accounts_by_client_id(self, client_ids: Sequence[str]) -> list[Account]:
+        """As `accounts_by_id`, by client_id."""
+
     async def accounts(self, query: AccountQuery, now: datetime) -> list[Account]:
         """At most `query.limit` accounts in the order of (create_time, id), by a keyset (never OFFSET)."""
 

@@ -39,10 +39,18 @@ _SECRETS = [column.label(f"{SECRET_PREFIX}{column.name}") for column in secrets.
 _SECRETS_ORDER = (secrets.c.create_time.desc(), secrets.c.id)
 
 
-def _one_account(column: Column[str]) -> Select[Any]:
+def _with_secrets(condition: ColumnElement[bool]) -> Select[Any]:
     joined = accounts.outerjoin(secrets, secrets.c.account_id == accounts.c.id)
-    found = select(*accounts.c, *_SECRETS).select_from(joined).where(column == bindparam("key"))
-    return found.order_by(*_SECRETS_ORDER)
+    found = select(*accounts.c, *_SECRETS).select_from(joined).where(condition)
+    return found.order_by(accounts.c.id, *_SECRETS_ORDER)
+
+
+def _one_account(column: Column[str]) -> Select[Any]:
+    return _with_secrets(column == bindparam("key"))
+
+
+def _several_accounts(column: Column[str]) -> Select[Any]:
+    return _with_secrets(column.in_(bindparam("keys", expanding=True)))
 
 
 def _lock(column: Column[str]) -> Select[Any]:
@@ -52,6 +60,9 @@ def _lock(column: Column[str]) -> Select[Any]:
 # Made once: to build such a statement costs more than to run it.
 ACCOUNT_BY_ID, ACCOUNT_BY_CLIENT_ID = _one_account(accounts.c.id), _one_account(accounts.c.client_id)
 """The account of a `key`, joined to its secrets, the newest first."""
+
+ACCOUNTS_BY_ID, ACCOUNTS_BY_CLIENT_ID = _several_accounts(accounts.c.id), _several_accounts(accounts.c.client_id)
+"""Those of several `keys`, an account's rows side by side."""
 
 LOCKS = {ACCOUNT_BY_ID: _lock(accounts.c.id), ACCOUNT_BY_CLIENT_ID: _lock(accounts.c.client_id)}
 """What locks the account that each of these finds."""

@@ -25,6 +25,8 @@ from artstore_grpc.store.engine import Database
 from artstore_grpc.store.queries import (
     ACCOUNT_BY_CLIENT_ID,
     ACCOUNT_BY_ID,
+    ACCOUNTS_BY_CLIENT_ID,
+    ACCOUNTS_BY_ID,
     HEAD,
     LEDGER_PAGE,
     account_page,
@@ -75,6 +77,12 @@ class SqlStore:
 
     async def account_by_client_id(self, client_id: str) -> Account | None:
         return await self._account(ACCOUNT_BY_CLIENT_ID, client_id)
+
+    async def accounts_by_id(self, ids: Sequence[str]) -> list[Account]:
+        return rows.accounts(await self._database.rows(ACCOUNTS_BY_ID, {"keys": ids}))
+
+    async def accounts_by_client_id(self, client_ids: Sequence[str]) -> list[Account]:
+        return rows.accounts(await self._database.rows(ACCOUNTS_BY_CLIENT_ID, {"keys": client_ids}))
 
     async def accounts(self, query: AccountQuery, now: datetime) -> list[Account]:
         return rows.accounts(await self._database.rows(account_page(query, now, self.dialect)))

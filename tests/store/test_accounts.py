@@ -58,6 +58,12 @@ async def test_account_comes_back_as_it_was(store: SqlStore) -> None:
     await add(store, full, plain)
     assert await store.account(full.id) == full
     assert await store.account_by_client_id(plain.client_id) == plain
+    for found in (
+        await store.accounts_by_id([plain.id, "nobody", full.id]),
+        await store.accounts_by_client_id([full.client_id, plain.client_id, "nobody"]),
+    ):
+        assert sorted(found, key=lambda one: one.name) == sorted([plain, full], key=lambda one: one.name)
+    assert await store.accounts_by_id([]) == []
 
 
 async def test_unknown_account_is_none(store: SqlStore) -> None:

@@ -1,0 +1,54 @@
+"""Reads by key, many at once: whoever asks while a read is under way shares the next one with all others who do.
+
+However many ask, one statement runs at a time: a thousand clients that return after a restart cost a handful of
+statements, and strangers' keys never take more than one connection from everybody else. Knows nothing of what is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+MAX_KEYS = 500
+"""In one statement; more wait for the next. SQLite takes 32,766 parameters, asyncpg 32,767."""
+
+Read = Callable[[Sequence[str]], Awaitable[Mapping[str, T]]]
+"""Reads values by their keys; a key that has none is left out."""
+
+
+class LookUps(Generic[T]):
+    """Reads for many what each asks for. A look-up runs to its end, whoever gives up waiting for it."""
+
+    def __init__(self, read: Read[T]) -> None:
+        self._read = read
+        self._waiting: dict[str, asyncio.Future[T | None]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def find(self, key: str) -> T | None:
+        """The value of a key, as it is at the time of the call or later. Raises what the read raises."""
+        future = self._waiting.get(key)
+        if future is None:
+            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+        return await asyncio.shield(future)
+
+    async def _work(self) -> None:
+        while self._waiting:
+            asked = dict(list(self._waiting.items())[:MAX_KEYS])
+            for key in asked:
+                del self._waiting[key]
+            try:
+                found = await self._read(list(asked))
+            except BaseException as error:
+                for future in asked.values():
+                    future.set_exception(error)
+                    future.exception()  # looked at, in case that everybody has left
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for key, future in asked.items():
+                    future.set_result(found.get(key))
