@@ -62,15 +62,16 @@ class Authenticator:
         secret_id = secrets.secret_id(credentials.client_secret)
         tag = self._vault.secret_tag(credentials.client_id, secret_id or "", credentials.client_secret)
         secret = find(account, secret_id)
-        cause = refusal(account, secret, credentials, self._now())
-        if secret is not None and secret.tag is not None and hmac.compare_digest(secret.tag, tag) and not cause:
-            return self._accepted(account, secret, source)
+        now = self._now()
+        cause = refusal(account, secret, credentials, now)
+        if account and secret and secret.tag and hmac.compare_digest(secret.tag, tag) and not cause:
+            return self._accepted(account, secret, now, source)
         attempt = Attempt(credentials, secret_id, tag, source)
-        return self._accepted(*await self._attempts.prove(attempt, account), source)
+        account, secret = await self._attempts.prove(attempt, account)
+        return self._accepted(account, secret, self._now(), source)
 
-    def _accepted(self, account: Account | None, secret: Secret, source: str) -> Caller:
-        assert account is not None
-        self._usage.note(secret.id, self._now(), source)
+    def _accepted(self, account: Account, secret: Secret, now: datetime, source: str) -> Caller:
+        self._usage.note(secret.id, now, source)
         return Caller(account, frozenset(account.granted_scopes), secret.id)
 
     async def bearer(self, authorization: str | None) -> Caller:

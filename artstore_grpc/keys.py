@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -39,6 +41,8 @@ JWKS_MAX_AGE = timedelta(minutes=5)
 """How long a verifier may keep the key set."""
 BEGUN = ("iat", "nbf")
 """The claims that say since when a token is valid."""
+MAX_VERIFIED = 4096
+"""Tokens whose claims are remembered by their digest; about 3 KB each."""
 LEEWAY_SECONDS = 30
 """What replicas' clocks may differ by: a token that another has just issued is not yet to come. `exp` gets none."""
 
@@ -96,6 +100,7 @@ class Keyring:
         self._keys: dict[str, LoadedKey] = {}
         self._active: LoadedKey | None = None
         self._known = JWSRegistry(algorithms=[])
+        self._verified: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
         needed: jwt.ClaimsOption = {"essential": True}
         ours: jwt.ClaimsOption = {"essential": True, "value": issuer}
         self._begun = jwt.JWTClaimsRegistry(now=self._seconds, leeway=LEEWAY_SECONDS)
@@ -126,7 +131,24 @@ class Keyring:
         return (signing_input + b"." + encoded(loaded.sign(signing_input))).decode()
 
     def verify(self, token: str) -> dict[str, Any]:
-        """The claims of a live access token of this issuer, whatever its audience. Raises BadToken."""
+        """The claims of a live access token of this issuer, whatever its audience; not to be changed. Raises BadToken.
+
+        A token that was verified is asked about again and again: of what was checked then only `exp` can have changed,
+        since the keys' own changes forget it all."""
+        try:
+            digest = hashlib.sha256(token.encode()).digest()
+        except UnicodeEncodeError:
+            raise BadToken("not text") from None
+        claims = self._verified.get(digest)
+        if claims is None or claims["exp"] <= self._seconds():
+            claims = self._verified[digest] = self._verify(token)
+            if len(self._verified) > MAX_VERIFIED:
+                self._verified.popitem(last=False)
+        else:
+            self._verified.move_to_end(digest)
+        return claims
+
+    def _verify(self, token: str) -> dict[str, Any]:
         try:
             decoded = jwt.decode(token, self._key_for, registry=self._known)
             self._check(decoded.claims)
@@ -164,6 +186,7 @@ class Keyring:
             if key.state is KeyState.ACTIVE:
                 self._active = self._keys[key.kid]
         self._known = JWSRegistry(algorithms=list({loaded.stored.algorithm for loaded in self._keys.values()}))
+        self._verified.clear()
         return self._active is not None
 
     def _opened(self, key: SigningKey) -> LoadedKey:

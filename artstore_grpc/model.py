@@ -130,8 +130,10 @@ class Account:
             return State.DELETED
         if self.suspended:
             return State.SUSPENDED
-        expires = self.secret_expire_time
-        return State.EXPIRED if expires and expires <= now else State.ACTIVE
+        for secret in self.secrets:
+            if now < secret.expire_time:
+                return State.ACTIVE
+        return State.EXPIRED if self.secrets else State.ACTIVE
 
     def live_secrets(self, now: datetime) -> tuple[Secret, ...]:
         return tuple(secret for secret in self.secrets if secret.live(now))

@@ -19,10 +19,10 @@ class Usage:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._uses: dict[str, SecretUse] = {}
+        self._uses: dict[str, tuple[datetime, str]] = {}
 
     def note(self, secret_id: str, time: datetime, source: str) -> None:
-        self._uses[secret_id] = SecretUse(secret_id, time, source)
+        self._uses[secret_id] = time, source
 
     async def flush(self) -> None:
         """Writes what was noted; keeps it for the next flush when the store is down."""
@@ -30,7 +30,7 @@ class Usage:
         if not uses:
             return
         try:
-            await self._store.flush_uses(list(uses.values()))
+            await self._store.flush_uses([SecretUse(secret_id, *use) for secret_id, use in uses.items()])
         except BaseException as failure:  # a cancelled caller must not lose what others did
             self._uses = uses | self._uses
             if not isinstance(failure, StoreUnavailable):
