@@ -8,7 +8,7 @@ from artstore.identity.v1 import token_service_pb2 as pb
 from artstore_grpc import tokens
 from artstore_grpc.call import Call
 from artstore_grpc.keys import JWKS_MAX_AGE, Keyring
-from artstore_grpc.model import SCOPES
+from artstore_grpc.model import SCOPES, Role
 from artstore_grpc.rpc.messages import duration, timestamp
 from artstore_grpc.telemetry.metrics import Metrics
 from artstore_grpc.tokens import Tokens
@@ -56,7 +56,7 @@ class TokenService:
             active=True,
             token_type=BEARER,
             aud=audience if isinstance(audience, list) else [audience],
-            role=accounts_pb.Role.Value(f"ROLE_{claims['role'].upper()}"),
+            role=ROLES[claims["role"]],
             **{name: claims[name] for name in INTROSPECTED},
         )
 
@@ -88,6 +88,7 @@ class TokenService:
         )
 
 
+ROLES = {role.value: accounts_pb.Role.Value(f"ROLE_{role.name}") for role in Role}
 INTROSPECTED = ("scope", "client_id", "exp", "iat", "nbf", "sub", "iss", "jti", "name", "rate_limit")
 """Claims that RFC 7662 §2.2 answers under the names they have in the token."""
 
