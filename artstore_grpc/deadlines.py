@@ -13,15 +13,24 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
+class DeadlinePassed(TimeoutError):
+    """The work took too long; a TimeoutError of its own is none of these."""
+
+
 async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """What the work returns. Raises TimeoutError when that takes longer than `seconds`; the work is cancelled then."""
+    """What the work returns. Raises DeadlinePassed when that takes longer than `seconds`, having cancelled the work."""
     try:
         awaited = work.send(None)
     except StopIteration as finished:
         result: T = finished.value
         return result
-    async with asyncio.timeout(seconds):
-        return await Begun(work, awaited)
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await Begun(work, awaited)
+    except TimeoutError:
+        if limit.expired():
+            raise DeadlinePassed from None
+        raise
 
 
 class Begun(Generic[T]):

@@ -20,7 +20,7 @@ from artstore_grpc import errors
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.call import MAX_MESSAGE_BYTES, Call, Caller
 from artstore_grpc.credentials import Credentials, gathered
-from artstore_grpc.deadlines import within
+from artstore_grpc.deadlines import DeadlinePassed, within
 from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.policy import POLICY, Authentication, Rule
 from artstore_grpc.replica import Replica
@@ -81,7 +81,7 @@ class Pipeline:
         except errors.IdentityError as refused:
             error = refused
             raise
-        except TimeoutError:
+        except DeadlinePassed:
             error = errors.DeadlineExceeded()
             raise error from None
         except errors.StoreUnavailable as down:

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from artstore_grpc.deadlines import within
+from artstore_grpc.deadlines import DeadlinePassed, within
 
 LONG_SECONDS = 60.0
 
@@ -40,7 +40,7 @@ async def test_work_that_waits_is_gone_on_with() -> None:
 
 
 async def test_a_deadline_ends_the_work() -> None:
-    """It raises TimeoutError, and the work is cancelled rather than left behind."""
+    """It raises DeadlinePassed, and the work is cancelled rather than left behind."""
     ended = asyncio.Event()
 
     async def work() -> None:
@@ -49,7 +49,7 @@ async def test_a_deadline_ends_the_work() -> None:
         finally:
             ended.set()
 
-    with pytest.raises(TimeoutError):
+    with pytest.raises(DeadlinePassed):
         await within(0.001, work())
     assert ended.is_set()
 
@@ -63,8 +63,9 @@ async def test_an_error_comes_through(waits: bool) -> None:
             await asyncio.sleep(0)
         raise TimeoutError("mine")
 
-    with pytest.raises(TimeoutError, match="mine"):
+    with pytest.raises(TimeoutError, match="mine") as caught:
         await within(LONG_SECONDS, work())
+    assert not isinstance(caught.value, DeadlinePassed)
 
 
 async def test_a_cancellation_reaches_the_work() -> None:

@@ -6,10 +6,11 @@ table `errors.OUTCOMES`, or is one of the constants here, where no method of the
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, NamedTuple
+
+import orjson
 
 from artstore_grpc.call import MAX_MESSAGE_BYTES
 from artstore_grpc.errors import OUTCOMES, IdentityError, Violation
@@ -32,12 +33,9 @@ class Answer(NamedTuple):
     body: bytes
 
 
-ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
 def encoded(document: object) -> bytes:
     """JSON as it goes out: compact, in UTF-8."""
-    return ENCODER.encode(document).encode()
+    return orjson.dumps(document)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from artstore_grpc.addresses import Network
+from artstore_grpc.deadlines import DeadlinePassed, within
 from artstore_grpc.errors import DeadlineExceeded, IdentityError, Internal, Unavailable
 from artstore_grpc.gateway.answers import NO_STORE, Answer, Refusal, Refused, not_allowed, refusal_of
 from artstore_grpc.gateway.dialects import Dialect
@@ -62,13 +63,13 @@ class Endpoint:
 
     async def _answered(self, exchange: Exchange) -> Answer:
         try:
-            async with asyncio.timeout(REQUEST_SECONDS) as limit:
-                await exchange.read()
-                return await self._handler(exchange.scope["method"])(exchange)
-        except TimeoutError:
-            if limit.expired():
-                raise DeadlineExceeded from None
-            raise
+            return await within(REQUEST_SECONDS, self._handled(exchange))
+        except DeadlinePassed:
+            raise DeadlineExceeded from None
+
+    async def _handled(self, exchange: Exchange) -> Answer:
+        await exchange.read()
+        return await self._handler(exchange.scope["method"])(exchange)
 
     def _handler(self, method: str) -> Handler:
         handler = self._handlers.get(method)

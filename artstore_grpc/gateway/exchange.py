@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from artstore_grpc.addresses import Network, source_address
 from artstore_grpc.call import MAX_MESSAGE_BYTES, Call, correlated
+from artstore_grpc.deadlines import DeadlinePassed, within
 from artstore_grpc.errors import InvalidRequest
 from artstore_grpc.gateway.answers import BODY_TIMEOUT, BODY_TOO_LARGE, Answer, Refused
 
@@ -91,9 +92,8 @@ class Exchange:
         if length is not None and int(length) > MAX_MESSAGE_BYTES:
             raise Refused(BODY_TOO_LARGE)
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                self.body = await self._whole()
-        except TimeoutError:
+            self.body = await within(BODY_SECONDS, self._whole())
+        except DeadlinePassed:
             raise Refused(BODY_TIMEOUT) from None
 
     async def _whole(self) -> bytes:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from artstore.identity.v1 import token_service_pb2 as pb
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from artstore_grpc.call import Backend
 from artstore_grpc.errors import InvalidRequest, InvalidTarget
@@ -141,11 +143,17 @@ def issued_body(issued: Any) -> dict[str, Any]:
         "token_type": issued.token_type,
         "expires_in": issued.expires_in,
         "scope": issued.scope,
-        "issue_time": issued.issue_time.ToJsonString(),
+        "issue_time": json_time(issued.issue_time.seconds, issued.issue_time.nanos),
     }
     if issued.HasField("secret_expire_time"):
-        body["secret_expire_time"] = issued.secret_expire_time.ToJsonString()
+        body["secret_expire_time"] = json_time(issued.secret_expire_time.seconds, issued.secret_expire_time.nanos)
     return body
+
+
+@lru_cache(maxsize=4096)
+def json_time(seconds: int, nanos: int) -> str:
+    """A Timestamp as protobuf's JSON has it; remembered, since an account's secret expires when it did before."""
+    return Timestamp(seconds=seconds, nanos=nanos).ToJsonString()
 
 
 def introspected_body(found: Any) -> dict[str, Any]:
