@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
 from artstore_grpc.ephemeral.memory import BUCKETS, MemoryLimiter
+from artstore_grpc.ephemeral.shares import Shares
 
 TIMEOUT = timedelta(milliseconds=100)
 """A thousand times a round trip: what takes longer is not coming, and callers wait for it."""
@@ -31,8 +32,9 @@ CONNECTIONS = 32
 
 WINDOW_SCRIPT = """
 -- KEYS[1]: a hash of total, oldest and newest (bucket), and a count for each second that has one.
--- ARGV: the limit; 1 to charge or 0 to peek; for tests, the time in microseconds.
--- Returns 0 if admitted, else in how many microseconds one will be.
+-- ARGV: the limit; how many to charge, or 0 to peek; for tests, the time in microseconds.
+-- Returns, if at least one is admitted, how many were charged, as a negative number or 0; else in how many microseconds
+-- one will be.
 local key, limit = KEYS[1], tonumber(ARGV[1])
 local now = tonumber(ARGV[3])
 if not now then
@@ -73,12 +75,13 @@ elseif oldest < first then
 end
 
 if total < limit then
-  if ARGV[2] == '1' then
-    redis.call('HINCRBY', key, bucket, 1)
-    redis.call('HSET', key, 'total', total + 1, 'oldest', oldest, 'newest', bucket)
+  local count = math.min(tonumber(ARGV[2]), limit - total)
+  if count > 0 then
+    redis.call('HINCRBY', key, bucket, count)
+    redis.call('HSET', key, 'total', total + count, 'oldest', oldest, 'newest', bucket)
     if bucket ~= newest or total == 0 then redis.call('EXPIRE', key, bucket - second + 62) end
   end
-  return 0
+  return -count
 end
 for s = oldest, bucket do
   oldest = s
@@ -92,6 +95,8 @@ return (oldest + 61) * 1000000 - now
 
 class RedisLimiter:
     """Implements `Limiter` for all processes that name the same Redis. Fails closed, to `fallback`, and never raises.
+
+    A busy caller with a high limit is charged for several requests at once, which then cost no round trip: `shares`.
 
     What Redis admits here is counted in `fallback` too, so that the count goes on when Redis fails. After a failure
     Redis is left alone for `cool_down`; then one call tries it while the others still count here. For a window after
@@ -125,6 +130,7 @@ class RedisLimiter:
         self._timeout = timeout.total_seconds()
         self._cool_down = cool_down.total_seconds()
         self._clock = clock
+        self._shares = Shares()
         self._available = True
         self._next_try = 0.0
         self._doubted_until = 0.0
@@ -136,12 +142,19 @@ class RedisLimiter:
         return self._available
 
     async def charge(self, key: str, limit: int) -> timedelta | None:
-        """As `Limiter.charge`. Takes at most `timeout`."""
+        """As `Limiter.charge`. Takes at most `timeout`, and no time at all while a share lasts."""
+        if self._shares.spend(key):
+            await self._fallback.charge(key, limit)
+            return None
+        if not self._may_ask():
+            return await self._fallback.charge(key, limit)
         try:
-            return await self._ask_both(key, limit, 1) if self._may_ask() else await self._fallback.charge(key, limit)
+            return await self._ask_both(key, limit, self._shares.wanted(key, limit))
         except (RedisError, OSError) as error:  # the TimeoutError of asyncio is an OSError
             self._lost(error)
             return await self._fallback.charge(key, limit)
+        finally:
+            self._shares.given_up(key)
 
     async def peek(self, key: str, limit: int) -> timedelta | None:
         """As `Limiter.peek`. Takes at most `timeout`."""
@@ -159,10 +172,11 @@ class RedisLimiter:
     async def _ask_both(self, key: str, limit: int, cost: int) -> timedelta | None:
         if time.monotonic() < self._doubted_until and (wait := await self._fallback.peek(key, limit)):
             return wait
-        microseconds = await self._ask(key, limit, cost)
-        if microseconds:
-            return timedelta(microseconds=microseconds)
+        answer = await self._ask(key, limit, cost)
+        if answer > 0:
+            return timedelta(microseconds=answer)
         if cost:
+            self._shares.taken(key, -answer)
             # Its answer doesn't matter: its seconds begin elsewhere than Redis', so that it may forget a moment later.
             await self._fallback.charge(key, limit)
         return None
@@ -193,6 +207,7 @@ class RedisLimiter:
 
     def _lost(self, error: Exception) -> None:
         self._next_try = time.monotonic() + self._cool_down
+        self._shares.clear()
         if self._available:
             self._available = False
             # The type only: a message may hold the URL, and that a password.
