@@ -1,9 +1,9 @@
 """Shares of limits, taken from the shared count a few requests at a time, so that not each of them asks for itself.
 
-A share is counted in full when it is taken and must be spent within a second, so that it can only refuse what might
-have been admitted, never the reverse: no window ever holds more than the limit but for what one share was, and a share
-is at most a six-thousandth of a limit (a hundredth of what it admits in a second). Limits below 12,000 a minute have no
-shares at all: each of their requests is counted when it comes. Pure bookkeeping; who counts is not known here.
+A share is counted in full when it is taken, and a process has one at a time for a key, to be spent within ten seconds.
+So a window may hold as many requests over the limit as one share of each process was, and what is lost to the caller in
+a minute is at most six: a share is at most a two-thousandth of a limit, 0.05 %. Limits below 4,000 a minute have none:
+each of their requests is counted when it comes. Pure bookkeeping; who counts is not known here.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-LIFETIME_SECONDS = 1.0
-PARTS = 6_000
+LIFETIME_SECONDS = 10.0
+PARTS = 2_000
 MAX_SHARE = 64
 """A round trip costs as much as 64 warm tokens' limits in memory; more would only waste more."""
 MAX_KEYS = 65_536
@@ -36,8 +36,8 @@ class Shares:
         return True
 
     def wanted(self, key: str, limit: int) -> int:
-        """How many to take at once: one for a key that has not been asked for within the last second or so, since most
-        of what it took would be lost, and for one whose share is being taken already. Ends with `taken` or `given_up`.
+        """How many to take at once: one for a key that nobody has asked for in a while, since most of what it took
+        would be lost, and for one whose share is being taken already. Ends with `taken` or `given_up`.
         """
         _, until = self._left.get(key, (0, 0.0))
         share = min(MAX_SHARE, limit // PARTS)

@@ -45,7 +45,7 @@ async def test_a_low_limit_is_counted_one_by_one(redis_server_url: str, prefix: 
 
 async def test_shares_never_add_up_to_more_than_the_limit(redis_server_url: str, prefix: str) -> None:
     """Four processes that take shares of one limit at once admit no more than it, and nearly all of it."""
-    limit = 3 * PARTS
+    limit = 3 * PARTS  # small shares, so that the test is short
     async with AsyncExitStack() as stack:
         limiters = [await stack.enter_async_context(limiter_on(redis_server_url, prefix=prefix)) for _ in range(4)]
 
@@ -70,8 +70,8 @@ async def test_a_lost_redis_takes_its_shares_with_it(prefix: str) -> None:
     await limiter.close()
 
 
-def test_a_share_ends_after_a_second() -> None:
-    """Spent later it would count in a window that it isn't in."""
+def test_a_share_ends_after_ten_seconds() -> None:
+    """Spent any later it would be in a window that it no longer counts in."""
     clock = Clock()
     shares = Shares(clock)
     shares.taken("a", 10)
