@@ -16,7 +16,7 @@ DESCRIPTORS := clients/python/artstore/identity/v1/descriptors.binpb
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test interop test-fast lint proto proto-release lock secrets clean
+.PHONY: help setup run test interop test-fast bench bench-quick bench-growth lint proto proto-release lock secrets clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,15 @@ interop: setup ## run clients that others wrote in JavaScript against the servic
 
 test-fast: setup ## run the tests not marked slow
 	$(PYTEST) -m "not slow" $(ARGS)
+
+bench: .venv/.bench ## measure cost, throughput and latency against the floor, into build/bench; about 10 minutes
+	$(BIN)/python -m benchmarks table
+
+bench-quick: setup ## the same with fewer rows and rounds; about a minute
+	$(BIN)/python -m benchmarks table --quick
+
+bench-growth: .venv/.bench ## measure a token's cost against accounts, ledger rows, connections; memory; an hour
+	$(BIN)/python -m benchmarks grow
 
 lint: setup ## check style, types, protos, Dockerfile and docker-compose.yml
 	$(BIN)/ruff check .
@@ -53,7 +62,7 @@ proto-release: setup ## declare the protos released: `make lint` refuses what br
 
 lock: build/lock/.installed ## pin requirements/*.txt anew: what is pinned stays, unless ARGS="--upgrade" or "-P NAME"
 	$(LOCK) $(ARGS) --no-emit-package artstore-identity pyproject.toml --output-file requirements/run.txt
-	cd requirements && for name in build dev proto tools; do ../$(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit 1; done
+	cd requirements && for name in build dev bench proto tools; do ../$(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit 1; done
 
 secrets: ## make the random secrets that docker-compose.yml reads, in ./secrets
 	@$(PYTHON) deploy/compose_secrets.py
@@ -78,6 +87,11 @@ clean: ## remove what make has made; your data in ./var and ./secrets stays
 .venv/.dev: .venv/.run requirements/dev.txt
 	@echo "Installing what the tests and linters need into .venv; this is needed once."
 	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv/.bench: .venv/.dev requirements/bench.txt
+	@echo "Installing what draws the plots into .venv; this is needed once."
+	$(PIP) --require-hashes -r requirements/bench.txt
 	@touch $@
 
 # The generator wants an older protobuf than the server runs on, so it lives apart.

@@ -1,0 +1,118 @@
+"""`make bench`, `make bench-quick`, `make bench-growth`: measures, says what it found, writes it to build/bench."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from benchmarks import growth, moments, report
+from benchmarks.measure import measured, signature_costs
+from benchmarks.plan import rows
+from benchmarks.processes import LOAD_CORE, pin
+from benchmarks.rig import Say, rig
+
+FULL, QUICK = (5, 1.5), (3, 0.5)
+"""Rounds, and the seconds of each run."""
+RESTARTS = 3
+WIDTH = 180
+
+
+@click.group()
+def main() -> None:
+    """Measures the service against the floor. How to read the figures: docs/performance.md."""
+    if sys.platform != "linux":
+        raise click.ClickException("The benchmarks read the kernel's own accounts of a process: they need Linux.")
+    pin(os.getpid(), LOAD_CORE)
+
+
+@main.command()
+@click.option("--quick", is_flag=True, help="Fewer rows and rounds: under a minute.")
+@click.option("--only", default="", help="Only rows whose name matches this regular expression.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench"), show_default=True)
+def table(quick: bool, only: str, out: Path) -> None:
+    """The table: cost, throughput and latency of each operation, and how many times its floor it is."""
+    with progress() as (console, say):
+        found = asyncio.run(bench(quick=quick, only=only, say=say))
+    report.table(found, console)
+    report.write(out / "bench.json", found)
+    if drawn := plots():
+        drawn.bench(found, out / "bench.svg")
+    sys.exit(any(row["void"] for row in found["rows"]))
+
+
+@main.command()
+@click.option(
+    "--tokens", default=growth.TOKENS, show_default=True, help="How many to issue for the memory's sake; 0: none."
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench"), show_default=True)
+def grow(tokens: int, out: Path) -> None:
+    """A token's cost against accounts, ledger rows and connections; memory against tokens issued."""
+    with progress() as (console, say), tempfile.TemporaryDirectory(prefix="artstore-bench-") as folder:
+        lines = asyncio.run(growth.grown(Path(folder) / "lines", rounds=FULL[0], seconds=FULL[1], say=say))
+        held = asyncio.run(growth.memory(Path(folder) / "memory", tokens=tokens, say=say)) if tokens else []
+    found = report.growth_document(lines, held)
+    report.growth_tables(found, console)
+    report.write(out / "growth.json", found)
+    if drawn := plots():
+        drawn.growth(found["lines"], out / "growth.svg")
+
+
+async def bench(*, quick: bool, only: str, say: Say) -> dict[str, Any]:
+    """Starts everything, measures it, ends it."""
+    chosen = [row for row in rows(quick=quick) if re.search(only, row.name)]
+    rounds, seconds = QUICK if quick else FULL
+    names = {row.target for row in chosen}
+    if not only:
+        names |= {"sqlite"} if quick else {"sqlite", "restart"}
+    with tempfile.TemporaryDirectory(prefix="artstore-bench-") as folder:
+        async with rig(Path(folder), names, say=say) as made:
+            gc.disable()  # the load generator's own pauses are nobody's latency
+            signatures = signature_costs(rounds)
+            results = await measured(made, chosen, rounds=rounds, seconds=seconds, progress=say)
+            checked = report.checks(results)
+            if not only:
+                say("half the peak load")
+                target = await made.only("sqlite")
+                issued = await moments.half_peak(target, "issue", rounds=rounds, seconds=2 * seconds)
+                seen = await moments.half_peak(target, "introspect", rounds=rounds, seconds=seconds)
+                checked += report.paced_checks(issued, seen)
+            if "restart" in names:
+                say("1,000 clients after a restart")
+                target = await made.only("restart")
+                again = [await moments.restarted(target) for _ in range(RESTARTS)]
+                checked += report.restart_checks(again)
+            gc.enable()
+    return report.document(results, signatures, checked)
+
+
+@contextmanager
+def progress() -> Iterator[tuple[Console, Say]]:
+    """Says what is under way on a terminal's last line; nothing where there is no terminal."""
+    console = Console(width=WIDTH)
+    with console.status("starting") as status:
+        yield console, lambda what: status.update(what)
+
+
+def plots() -> Any:
+    """The module that draws, where what it needs is installed."""
+    try:
+        from benchmarks import plot
+    except ImportError:
+        click.echo("No plot: `make bench` installs what draws it.", err=True)
+        return None
+    return plot
+
+
+if __name__ == "__main__":
+    main()
