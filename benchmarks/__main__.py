@@ -17,13 +17,13 @@ import click
 from rich.console import Console
 
 from benchmarks import growth, moments, report
-from benchmarks.measure import measured, signature_costs
+from benchmarks.measure import Effort, measured, signature_costs
 from benchmarks.plan import rows
 from benchmarks.processes import LOAD_CORE, pin
 from benchmarks.rig import Say, rig
 
-FULL, QUICK = (5, 1.5), (3, 0.5)
-"""Rounds, and the seconds of each run."""
+FULL, QUICK = Effort(rounds=3, pairs=6, seconds=0.25), Effort(rounds=1, pairs=7, seconds=0.12)
+PACED_SECONDS = {False: 3.0, True: 1.5}
 RESTARTS = 3
 WIDTH = 180
 
@@ -46,6 +46,7 @@ def table(quick: bool, only: str, out: Path) -> None:
         found = asyncio.run(bench(quick=quick, only=only, say=say))
     report.table(found, console)
     report.write(out / "bench.json", found)
+    (out / "bench.md").write_text(report.markdown(found))
     if drawn := plots():
         drawn.bench(found, out / "bench.svg")
     sys.exit(any(row["void"] for row in found["rows"]))
@@ -59,7 +60,7 @@ def table(quick: bool, only: str, out: Path) -> None:
 def grow(tokens: int, out: Path) -> None:
     """A token's cost against accounts, ledger rows and connections; memory against tokens issued."""
     with progress() as (console, say), tempfile.TemporaryDirectory(prefix="artstore-bench-") as folder:
-        lines = asyncio.run(growth.grown(Path(folder) / "lines", rounds=FULL[0], seconds=FULL[1], say=say))
+        lines = asyncio.run(growth.grown(Path(folder) / "lines", say))
         held = asyncio.run(growth.memory(Path(folder) / "memory", tokens=tokens, say=say)) if tokens else []
     found = report.growth_document(lines, held)
     report.growth_tables(found, console)
@@ -71,26 +72,27 @@ def grow(tokens: int, out: Path) -> None:
 async def bench(*, quick: bool, only: str, say: Say) -> dict[str, Any]:
     """Starts everything, measures it, ends it."""
     chosen = [row for row in rows(quick=quick) if re.search(only, row.name)]
-    rounds, seconds = QUICK if quick else FULL
+    effort = QUICK if quick else FULL
     names = {row.target for row in chosen}
     if not only:
         names |= {"sqlite"} if quick else {"sqlite", "restart"}
     with tempfile.TemporaryDirectory(prefix="artstore-bench-") as folder:
         async with rig(Path(folder), names, say=say) as made:
             gc.disable()  # the load generator's own pauses are nobody's latency
-            signatures = signature_costs(rounds)
-            results = await measured(made, chosen, rounds=rounds, seconds=seconds, progress=say)
+            signatures = signature_costs(effort.pairs)
+            results = await measured(made, chosen, effort, say)
             checked = report.checks(results)
             if not only:
                 say("half the peak load")
-                target = await made.only("sqlite")
-                issued = await moments.half_peak(target, "issue", rounds=rounds, seconds=2 * seconds)
-                seen = await moments.half_peak(target, "introspect", rounds=rounds, seconds=seconds)
+                await made.only({"sqlite"})
+                seconds, target = PACED_SECONDS[quick], made.targets["sqlite"]
+                issued = await moments.half_peak(target, "issue", rounds=3, seconds=seconds)
+                seen = await moments.half_peak(target, "introspect", rounds=3, seconds=seconds / 2)
                 checked += report.paced_checks(issued, seen)
             if "restart" in names:
                 say("1,000 clients after a restart")
-                target = await made.only("restart")
-                again = [await moments.restarted(target) for _ in range(RESTARTS)]
+                await made.only({"restart"})
+                again = [await moments.restarted(made.targets["restart"]) for _ in range(RESTARTS)]
                 checked += report.restart_checks(again)
             gc.enable()
     return report.document(results, signatures, checked)

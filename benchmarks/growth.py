@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from benchmarks import load
-from benchmarks.load import Operation
-from benchmarks.measure import WARM_SECONDS
+from benchmarks.measure import Effort, Result, measured
 from benchmarks.operations import MAKERS
-from benchmarks.rig import Target, Variant, rig
+from benchmarks.plan import Row
+from benchmarks.rig import Say, Variant, rig
 from benchmarks.seed import Plan
 
 CALLED = 100
@@ -21,38 +19,41 @@ CALLED = 100
 ACCOUNTS = (100, 1_000, 10_000, 100_000, 1_000_000)
 LEDGER_ROWS = (1_000, 10_000, 100_000, 1_000_000)
 CONNECTIONS = (1, 16, 64, 256, 1_000)
+EFFORT = Effort(rounds=3, pairs=8, seconds=0.4)
 TOKENS = 1_000_000
 TOKENS_OVER = 10_000
 TOKEN_STEPS = 10
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """CPU µs of a token, over the rounds, where there is `size` of something."""
+class Line:
+    """One thing that there is more and more of. Each size is a row whose floor is the smallest size."""
 
-    size: int
-    cpu: tuple[float, ...]
-    errors: int
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.cpu)
+    what: str
+    sizes: tuple[int, ...]
+    rows: tuple[Row, ...]
 
 
-Line = tuple[Point, ...]
+def lines() -> tuple[Line, ...]:
+    return (
+        line("accounts", ACCOUNTS, {size: f"{size} accounts" for size in ACCOUNTS}),
+        line("ledger rows", LEDGER_ROWS, {size: f"{size} ledger rows" for size in LEDGER_ROWS}),
+        line("connections", CONNECTIONS, dict.fromkeys(CONNECTIONS, f"{ACCOUNTS[0]} accounts"), connected=True),
+    )
 
 
-def times_first(line: Line) -> list[float | None]:
-    """Each point's cost as a multiple of the first's, round by round; None where a call failed."""
-    first = line[0]
-    return [
-        None
-        if point.errors or first.errors
-        else statistics.median(mine / its for mine, its in zip(point.cpu, first.cpu, strict=True))
-        for point in line
+def line(what: str, sizes: tuple[int, ...], targets: Mapping[int, str], *, connected: bool = False) -> Line:
+    rows = [
+        Row(
+            f"{size:,} {what}",
+            targets[size],
+            "issue",
+            floor=f"{sizes[0]:,} {what}" if size != sizes[0] else "",
+            connections=size if connected else 16,
+        )
+        for size in sizes
     ]
+    return Line(what, sizes, tuple(rows))
 
 
 def variants() -> dict[str, Variant]:
@@ -62,33 +63,11 @@ def variants() -> dict[str, Variant]:
     return made
 
 
-async def grown(folder: Path, *, rounds: int, seconds: float, say: Say) -> dict[str, Line]:
-    """Every line: all of its sizes side by side, in interleaved runs."""
+async def grown(folder: Path, say: Say) -> dict[str, list[Result]]:
+    """The rows of each line."""
     made = variants()
-    async with rig(folder, set(made), made, say) as started, AsyncExitStack() as stack:
-        lines: dict[str, Mapping[int, tuple[Target, Sequence[Operation]]]] = {}
-        for what, sizes in (("accounts", ACCOUNTS), ("ledger rows", LEDGER_ROWS)):
-            targets = {size: started.targets[f"{size} {what}"] for size in sizes}
-            lines[what] = {size: (each, await MAKERS["issue"](each, 16, stack)) for size, each in targets.items()}
-        base = started.targets[f"{ACCOUNTS[0]} accounts"]
-        lines["connections"] = {size: (base, await MAKERS["issue"](base, size, stack)) for size in CONNECTIONS}
-        return {what: await line(sizes, rounds, seconds, partial(say, what)) for what, sizes in lines.items()}
-
-
-async def line(
-    sizes: Mapping[int, tuple[Target, Sequence[Operation]]], rounds: int, seconds: float, say: Callable[[], None]
-) -> Line:
-    cpu: dict[int, list[float]] = {size: [] for size in sizes}
-    errors = dict.fromkeys(sizes, 0)
-    for _ in range(rounds):
-        say()
-        for size, (target, operations) in sizes.items():
-            await load.closed(operations, WARM_SECONDS)
-            before = target.measured.cpu_seconds()
-            outcome = await load.closed(operations, seconds)
-            cpu[size].append((target.measured.cpu_seconds() - before) / max(1, len(outcome.latencies)) * 1e6)
-            errors[size] += sum(outcome.errors.values())
-    return tuple(Point(size, tuple(cpu[size]), errors[size]) for size in sizes)
+    async with rig(folder, set(made), made, say) as started:
+        return {each.what: await measured(started, each.rows, EFFORT, say) for each in lines()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +95,6 @@ async def memory(folder: Path, *, tokens: int, say: Say) -> list[Memory]:
             errors += sum(outcome.errors.values())
             found.append(Memory(issued, target.measured.resident_bytes(), errors))
             say(f"{issued:,} tokens, {found[-1].resident_bytes / 2**20:.0f} MiB")
+            if not outcome.latencies:
+                break  # nothing succeeds any more: the errors say so
     return found

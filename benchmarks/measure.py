@@ -1,5 +1,8 @@
-"""Measures rows in interleaved runs: a round has one run of each row, so that what the machine does meanwhile falls on
-all alike; a row's figures are medians over the rounds, and its ratio is the median of the rounds' ratios."""
+"""Measures rows side by side with their floors: a run of a row and one of its floor take turns many times over, each a
+fraction of a second, so that whatever else the machine does falls on both alike.
+
+A row's ratio is the median of the ratios of the pairs; its other figures are medians over its runs. A floor's figures
+come from all the runs that it had beside any row."""
 
 from __future__ import annotations
 
@@ -19,10 +22,22 @@ from benchmarks.rig import CALLED, Rig, Target
 
 FIRST_CALLS, FIRST_SECONDS = 2 * CALLED, 30.0
 """Each account is read once, whatever that takes, before anything is measured: rows are about the warm path."""
-WARM_SECONDS = 0.2
+WARM_SECONDS = 0.15
+MOST_SECONDS = 60.0
+"""For a run that is bounded by its number of operations."""
 MIN_P999_SAMPLES = 10_000
 """With fewer the figure would be that of a handful of calls."""
 SIGNATURES = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured: each row is visited so many `rounds`, each time with so many `pairs` of runs."""
+
+    rounds: int
+    pairs: int
+    seconds: float
+    """Of one run."""
 
 
 @dataclass
@@ -31,6 +46,8 @@ class Result:
 
     row: Row
     cpu: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    """Each run's cost as a multiple of what its floor had cost just before."""
     throughput: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
@@ -49,10 +66,17 @@ class Result:
         return percentile(sorted(self.latencies), share)
 
     def ratio_to(self, floor: Result) -> float | None:
-        """The median of the rounds' ratios; None where a row is void."""
-        if self.void or floor.void:
-            return None
-        return statistics.median(mine / its for mine, its in zip(self.cpu, floor.cpu, strict=True))
+        """The median of the pairs' ratios; None where a row is void."""
+        return None if self.void or floor.void or not self.ratios else statistics.median(self.ratios)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A row about to be measured."""
+
+    result: Result
+    target: Target
+    operations: Sequence[Operation]
 
 
 def signature_costs(rounds: int) -> dict[str, list[float]]:
@@ -68,40 +92,58 @@ def signature_costs(rounds: int) -> dict[str, list[float]]:
     return found
 
 
-async def measured(
-    rig: Rig, rows: Sequence[Row], *, rounds: int, seconds: float, progress: Callable[[str], None]
-) -> list[Result]:
-    """Measures all rows, `rounds` times each for `seconds`."""
-    results = {row.name: Result(row) for row in rows}
+async def measured(rig: Rig, rows: Sequence[Row], effort: Effort, progress: Callable[[str], None]) -> list[Result]:
+    """Measures all rows."""
+    subjects: dict[str, Subject] = {}
     async with AsyncExitStack() as stack:
-        operations: dict[str, list[Operation]] = {}
         for row in rows:
             target = rig.targets[row.target]
-            operations[row.name] = await MAKERS[row.operation](target, row.connections, stack)
+            operations = await MAKERS[row.operation](target, row.connections, stack)
+            subjects[row.name] = Subject(Result(row), target, operations)
             if not row.at_most:
                 progress(f"warming: {row.name}")
-                await load.closed(operations[row.name], FIRST_SECONDS, FIRST_CALLS)
-        for _ in range(rounds):
+                await load.closed(operations, FIRST_SECONDS, FIRST_CALLS)
+        floors = {row.floor for row in rows}
+        for number in range(effort.rounds):
             for row in rows:
-                progress(row.name)
-                await run(results[row.name], await rig.only(row.target), operations[row.name], seconds)
+                if row.name in floors and number:
+                    continue  # it has enough runs beside its rows
+                progress(f"{row.name}, round {number + 1} of {effort.rounds}")
+                await visit(rig, subjects[row.name], subjects.get(row.floor), effort)
     rig.wake()
-    for result in results.values():
-        result.resident_bytes = rig.targets[result.row.target].measured.resident_bytes()
-    return list(results.values())
+    for subject in subjects.values():
+        subject.result.resident_bytes = subject.target.measured.resident_bytes()
+    return [subject.result for subject in subjects.values()]
 
 
-async def run(result: Result, target: Target, operations: Sequence[Operation], seconds: float) -> None:
-    """One run of one row."""
-    if not result.row.at_most:
-        result.errors += (await load.closed(operations, WARM_SECONDS)).errors
-        await settle()
-    cpu, own = target.measured.cpu_seconds(), time.process_time()
-    outcome = await load.closed(operations, seconds if not result.row.at_most else 60.0, result.row.at_most)
-    cpu, own = target.measured.cpu_seconds() - cpu, time.process_time() - own
+async def visit(rig: Rig, subject: Subject, floor: Subject | None, effort: Effort) -> None:
+    """Some pairs of runs of one row and its floor."""
+    row = subject.result.row
+    beside = {row.target} if floor is None else {row.target, floor.result.row.target}
+    await rig.only(beside)
+    for each in (floor, subject):
+        if each is not None and not each.result.row.at_most:
+            each.result.errors += (await load.closed(each.operations, WARM_SECONDS)).errors
+    for _ in range(1 if row.at_most else effort.pairs):
+        base = await run(floor, effort.seconds) if floor is not None else None
+        cost = await run(subject, effort.seconds)
+        if base and cost:
+            subject.result.ratios.append(cost / base)
+
+
+async def run(subject: Subject, seconds: float) -> float | None:
+    """One run: µs of an operation, None where none succeeded."""
+    result, at_most = subject.result, subject.result.row.at_most
+    await settle()
+    cpu, own = subject.target.measured.cpu_seconds(), time.process_time()
+    outcome = await load.closed(subject.operations, MOST_SECONDS if at_most else seconds, at_most)
+    cpu, own = subject.target.measured.cpu_seconds() - cpu, time.process_time() - own
     result.errors += outcome.errors
-    if outcome.latencies:
-        result.cpu.append(cpu / len(outcome.latencies) * 1e6)
-        result.throughput.append(outcome.throughput)
-        result.latencies += outcome.latencies
-        result.load_share.append(own / outcome.seconds)
+    if not outcome.latencies:
+        return None
+    cost = cpu / len(outcome.latencies) * 1e6
+    result.cpu.append(cost)
+    result.throughput.append(outcome.throughput)
+    result.latencies += outcome.latencies
+    result.load_share.append(own / outcome.seconds)
+    return cost

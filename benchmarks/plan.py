@@ -1,6 +1,6 @@
 """What is measured: one baseline (SQLite, RS256, no Redis, 16 connections), and one factor varied at a time.
 
-A row's cost is compared with its floor's, round by round; `must` and `aim` bound the ratio.
+A row's cost is compared with its floor's, pair by pair of runs; `must` and `aim` bound the ratio.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.growth import Line, Memory, times_first
+from benchmarks import growth
+from benchmarks.growth import Memory
 from benchmarks.measure import Result
 from benchmarks.moments import Paced, Restart
 
@@ -174,29 +175,33 @@ def table(found: Mapping[str, Any], console: Console) -> None:
             console.print(f"[red]void[/]: {row['name']}: {count} × {error}")
     promised = Table("promise", "measured", "must", "aim", "verdict")
     for check in found["checks"]:
-        promised.add_row(
-            check["name"],
-            number(check["value"], 2, f" {check['unit']}"),
-            "" if check["must"] is None else f"{check['must']:g}",
-            f"{check['aim']:g}",
-            check["verdict"],
-        )
+        promised.add_row(*promise(check))
     console.print(promised)
 
 
-def growth_document(lines: Mapping[str, Line], held: Sequence[Memory]) -> dict[str, Any]:
+def markdown(found: Mapping[str, Any]) -> str:
+    """A document as the tables of docs/performance.md."""
+    lines = ["| operation | CPU µs | × floor | a second | p50 ms | p99 | p99.9 | MiB | conn. | load busy |"]
+    lines.append("|---|" + "--:|" * 9)
+    lines += ["| " + " | ".join([row["name"], *cells(row)]) + " |" for row in found["rows"]]
+    lines += ["", "| promise | measured | must | aim | verdict |", "|---|--:|--:|--:|---|"]
+    lines += ["| " + " | ".join(promise(check)) + " |" for check in found["checks"]]
+    return "\n".join(lines) + "\n"
+
+
+def growth_document(grown: Mapping[str, Sequence[Result]], held: Sequence[Memory]) -> dict[str, Any]:
     """What grew, for programs."""
-    return {
-        "machine": machine(),
-        "lines": {
-            what: [
-                {"size": point.size, "cpu_us": point.median, "times_first": times, "errors": point.errors}
-                for point, times in zip(line, times_first(line), strict=True)
-            ]
-            for what, line in lines.items()
-        },
-        "memory": [{"tokens": m.tokens, "mib": m.resident_bytes / 2**20, "errors": m.errors} for m in held],
-    }
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for what, results in grown.items():
+        found = ratios(results)
+        sizes = next(line.sizes for line in growth.lines() if line.what == what)
+        lines[what] = [
+            {"size": size, "times_first": 1.0 if number == 0 else found[result.row.name]}
+            | {"cpu_us": described(result, None)["cpu_us"], "errors": sum(result.errors.values())}
+            for number, (size, result) in enumerate(zip(sizes, results, strict=True))
+        ]
+    memory = [{"tokens": m.tokens, "mib": m.resident_bytes / 2**20, "errors": m.errors} for m in held]
+    return {"machine": machine(), "lines": lines, "memory": memory}
 
 
 def growth_tables(found: Mapping[str, Any], console: Console) -> None:
@@ -209,13 +214,19 @@ def growth_tables(found: Mapping[str, Any], console: Console) -> None:
             column.justify = "right"
         for point in points:
             times = number(point["times_first"], 3) or "void"
-            shown.add_row(f"{point['size']:,}", f"{point['cpu_us']:,.0f}", times, str(point["errors"]))
+            shown.add_row(f"{point['size']:,}", number(point["cpu_us"], 0), times, str(point["errors"]))
         console.print(shown)
     if found["memory"]:
         shown = Table("tokens issued", "resident MiB", "errors")
         for step in found["memory"]:
             shown.add_row(f"{step['tokens']:,}", f"{step['mib']:,.1f}", str(step["errors"]))
         console.print(shown)
+
+
+def promise(check: Mapping[str, Any]) -> list[str]:
+    measured = number(check["value"], 2, f" {check['unit']}".rstrip())
+    must = "" if check["must"] is None else f"{check['must']:g}"
+    return [check["name"], measured, must, f"{check['aim']:g}", check["verdict"]]
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:

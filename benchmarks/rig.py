@@ -11,7 +11,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,9 +109,9 @@ class Rig:
         if "gateway" in names:
             self.targets["gateway"] = self._gateway(self.targets["sqlite"])
 
-    async def only(self, name: str) -> Target:
-        """A target, with every other service stopped until the next one's turn."""
-        wanted = set(self.targets[name].measured.pids)
+    async def only(self, names: Set[str]) -> None:
+        """These targets run; every other service is stopped until its turn."""
+        wanted = {pid for name in names for pid in self.targets[name].measured.pids}
         services = {pid for target in self.targets.values() if target.service for pid in target.measured.pids}
         waking = wanted & self._stopped
         for pid in services - wanted - self._stopped:
@@ -121,7 +121,6 @@ class Rig:
         self._stopped = services - wanted
         if waking:
             await asyncio.sleep(SETTLE_SECONDS)
-        return self.targets[name]
 
     def wake(self) -> None:
         """Lets all services go on."""

@@ -14,14 +14,13 @@ from artstore_grpc import ledger
 from artstore_grpc.store.schema import upgrade
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import Vault, new_key
-from benchmarks import load, report
-from benchmarks.growth import Point, times_first
+from benchmarks import growth, load, report
 from benchmarks.load import percentile
-from benchmarks.measure import MIN_P999_SAMPLES, Result
+from benchmarks.measure import MIN_P999_SAMPLES, Effort, Result, measured
 from benchmarks.operations import MAKERS
 from benchmarks.plan import ROWS, Row
 from benchmarks.report import Check
-from benchmarks.rig import VARIANTS
+from benchmarks.rig import VARIANTS, rig
 from benchmarks.seed import Plan, seed
 
 
@@ -87,9 +86,24 @@ def test_any_error_voids_a_row() -> None:
     assert check.verdict == "void"
 
 
-def test_a_ratio_is_the_median_of_the_rounds() -> None:
-    """A round in which the machine was slow slowed the floor too."""
-    assert result("row", 110, 260, 120).ratio_to(result("floor", 100, 200, 100)) == pytest.approx(1.2)
+def test_a_ratio_is_the_median_of_the_pairs() -> None:
+    """A pair in which the machine was slow slowed the floor too; one that fell between is one of many."""
+    row = result("row", 110, 220, 300)
+    row.ratios = [1.1, 1.1, 3.0]
+    assert row.ratio_to(result("floor", 100, 200, 100)) == pytest.approx(1.1)
+
+
+async def test_a_row_and_its_floor_take_turns(tmp_path: Path) -> None:
+    """Real processes: each pair is one run of both, and the ratio is that of what they cost."""
+    rows = [Row("half", "floor", "bare", connections=2), Row("whole", "floor", "floor RS256", "half", connections=2)]
+    async with rig(tmp_path, {"floor"}) as made:
+        half, whole = await measured(made, rows, Effort(rounds=2, pairs=2, seconds=0.02), lambda what: None)
+    assert (len(half.cpu), len(whole.cpu), len(whole.ratios)) == (2 + 4, 4, 4)
+    assert not half.void
+    assert not whole.void
+    ratio = whole.ratio_to(half)
+    assert ratio is not None
+    assert ratio > 1
 
 
 def test_rare_latencies_need_many_samples() -> None:
@@ -115,9 +129,20 @@ def test_verdicts(check: Check, verdict: str) -> None:
 
 
 def test_growth_is_compared_with_the_smallest() -> None:
-    """Round by round, and not at all where a call failed."""
-    line = (Point(1, (100, 200), 0), Point(10, (110, 220), 0), Point(100, (1, 1), 3))
-    assert times_first(line) == [1.0, pytest.approx(1.1), None]
+    """Each size is a row whose floor is the first one; none is told where a call failed."""
+    (line,) = [line for line in growth.lines() if line.what == "ledger rows"]
+    results = [Result(row, cpu=[100.0, 200.0]) for row in line.rows]
+    for each in results[1:]:
+        each.ratios = [1.1]
+    results[2].errors = Counter({"RpcError": 3})
+    found = report.growth_document({"ledger rows": results}, [])
+    assert [point["times_first"] for point in found["lines"]["ledger rows"]] == [1.0, 1.1, None, 1.1]
+    report.growth_tables(found, Console(file=io.StringIO()))
+
+
+def test_every_size_can_be_measured() -> None:
+    """Each line's targets are services that are started for it."""
+    assert {row.target for line in growth.lines() for row in line.rows} <= set(growth.variants())
 
 
 def test_every_row_can_be_measured() -> None:
@@ -133,11 +158,13 @@ def test_every_row_can_be_measured() -> None:
 def test_the_report_can_be_printed() -> None:
     """Void rows and missing percentiles included."""
     results = [result("floor", 100, 100), result("row", 110, 110, floor="floor"), result("bad", 1, errors=2)]
+    results[1].ratios = [1.1]
     found = report.document(results, {"RS256": [250.0]}, report.checks(results))
     out = io.StringIO()
     report.table(found, Console(file=out, width=180))
     assert "1.10" in out.getvalue()
     assert "2 × RpcError" in out.getvalue()
+    assert "| row ÷ floor | 1.10 × | 1.3 | 1.1 | aim |" in report.markdown(found)
 
 
 @pytest.mark.parametrize("cold_cost", [0, 4])

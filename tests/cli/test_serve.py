@@ -129,7 +129,7 @@ def test_first_start_on_a_terminal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("door", ["grpc", "gateway", "metrics"])
 def test_a_taken_port_is_8(service: Running, tmp_path: Path, door: str) -> None:
     """A second start on a taken port fails at once, in one sentence."""
-    taken = service.found(rf'"{door}": "([^"]+)"')
+    taken = service.found(rf'"{door}":"([^"]+)"')
     done = run("serve", folder=tmp_path, **(ANY_PORT | {f"ARTSTORE_{door.upper()}_ADDRESS": taken}))
     assert done.returncode == 8, done.stderr
     assert taken in done.stderr
