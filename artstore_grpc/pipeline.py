@@ -142,23 +142,22 @@ class Pipeline:
         self._log(call, code, error, seconds)
 
     def _log(self, call: Call, code: str, error: errors.IdentityError | None, seconds: float) -> None:
-        fields = call.fields
+        fields: dict[str, Any] = {
+            "method": call.method,
+            "door": call.door,
+            "code": code,
+            "duration_ms": round(seconds * 1000, 3),
+            "source": call.source,
+            "request_id": call.request_id,
+            **call.fields,
+        }
         if call.traceparent:
             fields["traceparent"] = call.traceparent
         if call.caller is not None:
             fields["client_id"] = call.caller.account.client_id
         if error is not None:
             fields |= {"reason": error.reason, "cause": error.cause}
-        (self._logger.error if code == "INTERNAL" else self._logger.info)(
-            "call",
-            method=call.method,
-            door=call.door,
-            code=code,
-            duration_ms=round(seconds * 1000, 3),
-            source=call.source,
-            request_id=call.request_id,
-            **fields,
-        )
+        self._logger.called("error" if code == "INTERNAL" else "info", fields)
 
 
 def parsed(kind: type[Message], data: bytes) -> Message:

@@ -37,7 +37,7 @@ def new_key() -> str:
 
 def framed(*parts: bytes) -> bytes:
     """Parts with their lengths before them, so that no two lists give the same bytes."""
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return b"".join([len(part).to_bytes(4, "big") + part for part in parts])
 
 
 class Vault:

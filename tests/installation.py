@@ -48,6 +48,17 @@ class Account:
     message: accounts_pb.ServiceAccount
 
 
+class Log(io.TextIOWrapper):
+    """What was logged, in memory."""
+
+    def __init__(self) -> None:
+        self._held = io.BytesIO()
+        super().__init__(self._held, encoding="utf-8", write_through=True)
+
+    def getvalue(self) -> str:
+        return self._held.getvalue().decode()
+
+
 class Installation:
     """A service and what tests ask of it. `log` holds its log lines; `clock` moves its time."""
 
@@ -62,7 +73,7 @@ class Installation:
         }
         self.settings = Settings(**(defaults | settings))
         self.clock = Clock()
-        self.log = io.StringIO()
+        self.log = Log()
         self.started: app.Started
         self.administrator: app.Administrator
         self._loop: asyncio.AbstractEventLoop

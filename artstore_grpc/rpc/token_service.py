@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as pb
 
 from artstore_grpc import tokens
 from artstore_grpc.call import Call
-from artstore_grpc.keys import JWKS_MAX_AGE, Keyring
+from artstore_grpc.keys import JWKS_MAX_AGE, MAX_VERIFIED, Keyring
 from artstore_grpc.model import SCOPES, Role
 from artstore_grpc.rpc.messages import duration, timestamp
 from artstore_grpc.telemetry.metrics import Metrics
@@ -28,6 +30,8 @@ class TokenService:
         self._keyring = keyring
         self._metrics = metrics
         self._issuer = issuer
+        self._answers: dict[str, pb.IntrospectTokenResponse] = {}
+        """What a live token's introspection answers, by `jti`: it says what the token says, whoever asks."""
 
     async def IssueToken(self, request: pb.IssueTokenRequest, call: Call) -> pb.IssueTokenResponse:
         assert call.caller is not None
@@ -51,14 +55,12 @@ class TokenService:
         claims = await self._tokens.introspect(call.caller, request.token)
         if claims is None:
             return pb.IntrospectTokenResponse(active=False)
-        audience = claims["aud"]
-        return pb.IntrospectTokenResponse(
-            active=True,
-            token_type=BEARER,
-            aud=audience if isinstance(audience, list) else [audience],
-            role=ROLES[claims["role"]],
-            **{name: claims[name] for name in INTROSPECTED},
-        )
+        answer = self._answers.get(claims["jti"])
+        if answer is None:
+            answer = self._answers[claims["jti"]] = active(claims)
+            if len(self._answers) > MAX_VERIFIED:
+                del self._answers[next(iter(self._answers))]
+        return answer
 
     async def RevokeToken(self, request: pb.RevokeTokenRequest, call: Call) -> pb.RevokeTokenResponse:
         assert call.caller is not None
@@ -91,6 +93,18 @@ class TokenService:
 ROLES = {role.value: accounts_pb.Role.Value(f"ROLE_{role.name}") for role in Role}
 INTROSPECTED = ("scope", "client_id", "exp", "iat", "nbf", "sub", "iss", "jti", "name", "rate_limit")
 """Claims that RFC 7662 §2.2 answers under the names they have in the token."""
+
+
+def active(claims: dict[str, Any]) -> pb.IntrospectTokenResponse:
+    """What a live token says (RFC 7662 §2.2)."""
+    audience = claims["aud"]
+    return pb.IntrospectTokenResponse(
+        active=True,
+        token_type=BEARER,
+        aud=audience if isinstance(audience, list) else [audience],
+        role=ROLES[claims["role"]],
+        **{name: claims[name] for name in INTROSPECTED},
+    )
 
 
 def check_issue(request: pb.IssueTokenRequest) -> None:

@@ -11,16 +11,24 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import orjson
 import structlog
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-Logger = structlog.typing.FilteringBoundLogger
+CALL = "call"
+"""The event of a call's line."""
+
+
+class Logger(structlog.typing.FilteringBoundLogger, Protocol):
+    """What the service logs by: structlog's, and a shorter way for the line that every call has."""
+
+    def called(self, level: str, fields: dict[str, Any]) -> None:
+        """As `info(CALL, **fields)` or `error`, without the copies that make any other line."""
 
 
 def configured(level: str, stream: TextIO | None = None) -> Logger:
@@ -32,24 +40,43 @@ def configured(level: str, stream: TextIO | None = None) -> Logger:
         structlog.processors.ExceptionRenderer(trace),
         structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback),
     ]
-    logger: Logger = structlog.wrap_logger(
-        structlog.WriteLogger(out),
+    logger: Any = structlog.wrap_logger(
+        structlog.WriteLogger(out) if out.isatty() else structlog.BytesLogger(out.buffer),
         processors=readable if out.isatty() else [line],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        wrapper_class=bound_logger(LEVELS[level], readable=out.isatty()),
     )
     bound: Logger = logger.bind()  # what wrap_logger returns would bind itself anew for each line
     return bound
 
 
-def line(logger: Any, method: str, fields: structlog.typing.EventDict) -> str:
-    """An event as one line of JSON: its time, its level, its fields. One processor, since every call has a line."""
+def bound_logger(minimum: int, *, readable: bool) -> type[Any]:
+    """The class of loggers that tell what is of a level and above."""
+
+    def at_once(self: Any, level: str, fields: dict[str, Any]) -> None:
+        if LEVELS[level] >= minimum:
+            self._logger.msg(rendered(level, fields | {"event": CALL}))
+
+    def as_any_other(self: Any, level: str, fields: dict[str, Any]) -> None:
+        getattr(self, level)(CALL, **fields)
+
+    filtering = structlog.make_filtering_bound_logger(minimum)
+    return type("BoundLogger", (filtering,), {"called": as_any_other if readable else at_once})
+
+
+def line(logger: Any, method: str, fields: structlog.typing.EventDict) -> bytes:
+    """An event as one line of JSON."""
     if "exc_info" in fields:
         fields = structlog.processors.ExceptionRenderer(trace)(logger, method, fields)
-    told = {"timestamp": datetime.now(UTC), "level": "error" if method == "exception" else method, **fields}
+    return rendered("error" if method == "exception" else method, fields)
+
+
+def rendered(level: str, fields: Mapping[str, Any]) -> bytes:
+    """JSON: the time, the level, the fields."""
+    told = {"timestamp": datetime.now(UTC), "level": level, **fields}
     try:
-        return orjson.dumps(told, default=repr, option=orjson.OPT_UTC_Z).decode()
+        return orjson.dumps(told, default=repr, option=orjson.OPT_UTC_Z)
     except TypeError:  # a lone surrogate, a number past 64 bits
-        return json.dumps(told, default=str)
+        return json.dumps(told, default=str).encode()
 
 
 class Relay(logging.Handler):

@@ -131,7 +131,7 @@ def test_verdicts(check: Check, verdict: str) -> None:
 def test_growth_is_compared_with_the_smallest() -> None:
     """Each size is a row whose floor is the first one; none is told where a call failed."""
     (line,) = [line for line in growth.lines() if line.what == "ledger rows"]
-    results = [Result(row, cpu=[100.0, 200.0]) for row in line.rows]
+    results = [Result(row, cpu=[100.0, 200.0], throughput=[1.0, 1.0]) for row in line.rows]
     for each in results[1:]:
         each.ratios = [1.1]
     results[2].errors = Counter({"RpcError": 3})
