@@ -27,10 +27,16 @@ def source_address(peer: str, forwarded_values: Iterable[str], trusted: tuple[Ne
     """
     address = parsed(peer)
     if address is None or not trusted or not within(address, trusted):
-        return str(address or peer)
+        return printed(peer)
     listed, rfc7239 = hops(forwarded_values)
     callers = {untrusted(chain, trusted) for chain in (listed, rfc7239) if chain}
     return str(callers.pop() or address) if len(callers) == 1 else str(address)
+
+
+@lru_cache(maxsize=4096)
+def printed(peer: str) -> str:
+    """A peer's address as it is logged; what is none as it came. Remembered, as `parsed` is."""
+    return str(parsed(peer) or peer)
 
 
 def hops(values: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -86,14 +86,15 @@ class Gateway:
     ) -> None:
         self._missing = missing
         self._malformed = malformed
-        routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
+        self._fixed = {path: endpoint for path, endpoint in endpoints.items() if "{" not in path}
+        routes = [Route(path, endpoint) for path, endpoint in endpoints.items() if path not in self._fixed]
         self._router = Router(routes, redirect_slashes=False, default=self._not_found)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if CONTROL.search(scope["path"]) or (b"%" in scope["raw_path"] and not well_formed(scope["raw_path"])):
             await self._malformed[dialect_of(scope["path"])](scope, receive, send)
             return
-        await self._router(scope, receive, send)
+        await self._fixed.get(scope["path"], self._router)(scope, receive, send)
 
     async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._missing[dialect_of(scope["path"])](scope, receive, send)

@@ -23,9 +23,6 @@ from artstore_grpc.rpc.status import DETAILS_KEY, from_status
 
 READY_SECONDS = 2.0
 """How long the server may take to say that it is ready."""
-"""The health service's name for it."""
-
-Metadata = tuple[tuple[str, str], ...]
 
 
 class ChannelBackend:
@@ -64,7 +61,7 @@ class ChannelBackend:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def metadata_of(call: Call) -> Metadata:
+def metadata_of(call: Call) -> grpc.aio.Metadata:
     """What the server is told of a call besides its message."""
     told = {
         "authorization": call.authorization,
@@ -72,7 +69,7 @@ def metadata_of(call: Call) -> Metadata:
         "x-request-id": call.request_id,
         "traceparent": call.traceparent,
     }
-    return tuple((name, value) for name, value in told.items() if value)
+    return grpc.aio.Metadata(*[(name, value) for name, value in told.items() if value])
 
 
 def identity_error(error: grpc.aio.AioRpcError) -> IdentityError:

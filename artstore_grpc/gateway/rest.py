@@ -54,7 +54,7 @@ def request_of(binding: Binding, exchange: Exchange) -> Message:
     elif binding.body:
         reader.document(getattr(request, binding.body), body, f"{binding.body}.")
         getattr(request, binding.body).SetInParent()
-    bind_path(binding, request, exchange.scope["path_params"], reader)
+    bind_path(binding, request, exchange.scope.get("path_params", {}), reader)
     bind_query(binding, request, exchange, reader)
     if binding.verb == "PATCH":
         derive_mask(binding, request, body)
