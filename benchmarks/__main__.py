@@ -22,8 +22,8 @@ from benchmarks.plan import rows
 from benchmarks.processes import LOAD_CORE, pin
 from benchmarks.rig import Say, rig
 
-FULL, QUICK = Effort(rounds=3, pairs=6, seconds=0.25), Effort(rounds=1, pairs=7, seconds=0.12)
-PACED_SECONDS = {False: 3.0, True: 1.5}
+FULL, QUICK = Effort(rounds=3, pairs=6, seconds=0.25), Effort(rounds=1, pairs=5, seconds=0.12)
+PACED_SECONDS = {False: 3.0, True: 1.0}
 RESTARTS = 3
 WIDTH = 180
 

@@ -172,4 +172,4 @@ MAKERS: dict[str, Maker] = {
 
 async def settle() -> None:
     """Lets what a run has left behind end before the next one is measured."""
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.02)

@@ -1,8 +1,9 @@
 """Everything that is measured, started at once: bare servers, services with one setting varied each, what they need.
 
-All servers share one core and the load generator, PostgreSQL and Redis the other: a warm token needs neither of the
-latter two, and a server's cost is read from its own process anyway. While one is measured the other services are
-stopped (SIGSTOP): each polls its ledger four times a second, which would cost the measured one its caches.
+All servers share one core, the load generator, PostgreSQL and Redis the other (and one gateway, whose row says so): a
+warm token needs neither of the latter two, and a server's cost is read from its own process anyway. While one is
+measured the other services are stopped (SIGSTOP): each polls its ledger four times a second, which would cost the
+measured one its caches.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from artstore_grpc.model import Role
 from artstore_grpc.store.schema import upgrade
 from artstore_grpc.vault import new_key
 from benchmarks import processes
-from benchmarks.processes import LOAD_CORE, Measured, pin
+from benchmarks.processes import LOAD_CORE, SERVER_CORE, Measured, pin
 from benchmarks.seed import Plan, Seeded, seed
 from tests.processes.service import ISSUER, Service
 from tests.servers import Postgres, Redis
@@ -31,7 +32,7 @@ CALLED = 200
 """Accounts that take turns in a run."""
 PAGE_SIZE = 10
 PAGES = 1_000
-COLD = 24
+COLD = 12
 """Accounts whose secrets have not earned their tags; each is good for one cold token."""
 
 
@@ -80,6 +81,11 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+GATEWAYS = {"gateway": SERVER_CORE, "gateway apart": LOAD_CORE}
+"""Gateways that run alone, before the service `sqlite`, and where. On one core the two evict each other's caches with
+every call, as they would not on two machines; but the load generator's core isn't theirs alone either."""
+
+
 class Rig:
     """The targets by name."""
 
@@ -103,11 +109,11 @@ class Rig:
             spoken = self._stack.enter_context(processes.floor("http"))
             self.targets["floor http"] = Target(Measured((spoken.pid,)), http=int(spoken.line))
         for name, variant in self._variants.items():
-            if name in names or (name == "sqlite" and "gateway" in names):
+            if name in names or (name == "sqlite" and GATEWAYS.keys() & names):
                 self._say(f"starting: {name}")
                 self.targets[name] = await self._service(name, variant)
-        if "gateway" in names:
-            self.targets["gateway"] = self._gateway(self.targets["sqlite"])
+        for name in GATEWAYS.keys() & names:
+            self.targets[name] = self._gateway(name, self.targets["sqlite"])
 
     async def only(self, names: Set[str]) -> None:
         """These targets run; every other service is stopped until its turn."""
@@ -148,12 +154,13 @@ class Rig:
         measured = Measured((service.pid,))
         return Target(measured, service.grpc_address, port, tuple(accounts), administrator, service)
 
-    def _gateway(self, behind: Target) -> Target:
+    def _gateway(self, name: str, behind: Target) -> Target:
         assert behind.service is not None
-        folder = self._folder / "gateway"
+        folder = self._folder / name.replace(" ", "-")
         spoken = self._stack.enter_context(processes.gateway(behind.grpc, behind.service.environment, folder))
         found = re.search(r":(\d+) and", spoken.line)
         assert found, spoken.line
+        pin(spoken.pid, GATEWAYS[name])
         return Target(Measured((*behind.measured.pids, spoken.pid)), http=int(found[1]), accounts=behind.accounts)
 
     async def _database(self, kind: str) -> str:

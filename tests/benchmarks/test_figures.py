@@ -20,7 +20,7 @@ from benchmarks.measure import MIN_P999_SAMPLES, Effort, Result, measured
 from benchmarks.operations import MAKERS
 from benchmarks.plan import ROWS, Row
 from benchmarks.report import Check
-from benchmarks.rig import VARIANTS, rig
+from benchmarks.rig import GATEWAYS, VARIANTS, rig
 from benchmarks.seed import Plan, seed
 
 
@@ -151,7 +151,7 @@ def test_every_row_can_be_measured() -> None:
     assert len(names) == len(ROWS)
     for row in ROWS:
         assert row.operation in MAKERS
-        assert row.target in {*VARIANTS, "floor", "floor http", "gateway"}
+        assert row.target in {*VARIANTS, *GATEWAYS, "floor", "floor http"}
         assert not row.floor or (names[row.floor].quick or not row.quick)
 
 
