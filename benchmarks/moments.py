@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from benchmarks import calls, load, operations, processes
+from benchmarks.calls import CALL_SECONDS
 from benchmarks.load import percentile
 from benchmarks.rig import Target
 from benchmarks.seed import Seeded
@@ -68,7 +69,7 @@ async def restarted(target: Target) -> Restart:
     channels = calls.channels(target.service.grpc_address, len(accounts))
     made = [calls.issue(channel, calls.issuing([who])) for channel, who in zip(channels, accounts, strict=True)]
     started = time.perf_counter()
-    outcome = await load.closed(made, 0.001)
+    outcome = await load.closed(made, CALL_SECONDS, len(made))
     seconds = time.perf_counter() - started
     for channel in channels:
         await channel.close()
