@@ -1,0 +1,91 @@
+"""Log lines: one JSON object each, by level, and never an exception's message."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+from typing import Any
+
+import pytest
+
+from artstore_grpc.telemetry.logs import configured
+from tests.installation import Log
+
+SECRET = "hunter2 in an exception's message"
+
+
+def lines(log: Log) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.getvalue().splitlines()]
+
+
+def without_time(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name != "timestamp"}
+
+
+@pytest.mark.parametrize("level", ["info", "error"])
+def test_a_call_is_told_as_any_other_event(level: str) -> None:
+    """The shorter way makes the same line."""
+    log = Log()
+    logger = configured("info", log)
+    logger.called(level, {"method": "M", "duration_ms": 1.5, "audience": ("a", "b")})
+    getattr(logger, level)("call", method="M", duration_ms=1.5, audience=("a", "b"))
+    short, long = lines(log)
+    assert (
+        without_time(short)
+        == without_time(long)
+        == {
+            "level": level,
+            "method": "M",
+            "duration_ms": 1.5,
+            "audience": ["a", "b"],
+            "event": "call",
+        }
+    )
+    assert short.keys() == long.keys()
+
+
+def test_what_is_below_the_level_is_not_told() -> None:
+    """At `error` a call that succeeded has no line, one that failed has."""
+    log = Log()
+    logger = configured("error", log)
+    logger.called("info", {"method": "M"})
+    logger.info("other")
+    logger.called("error", {"method": "M"})
+    assert [line["level"] for line in lines(log)] == ["error"]
+
+
+@pytest.mark.parametrize("value", ["\ud800", 2**70, b"bytes"])
+def test_nothing_that_is_logged_can_fail_a_call(value: object) -> None:
+    """Lone surrogates, numbers past 64 bits and types that JSON has not are told somehow."""
+    log = Log()
+    configured("info", log).called("info", {"value": value})
+    (line,) = lines(log)
+    assert "value" in line
+
+
+def test_a_traceback_has_no_messages() -> None:
+    """A message may quote what it failed on; where it went wrong is told without."""
+    log = Log()
+    try:
+        raise ValueError(SECRET)
+    except ValueError:
+        configured("info", log).exception("failed")
+    (line,) = lines(log)
+    assert "ValueError" in line["exception"]
+    assert SECRET not in log.getvalue()
+
+
+def test_a_terminal_gets_readable_text() -> None:
+    """People read columns, not JSON."""
+    ours, theirs = pty.openpty()
+    try:
+        with io.TextIOWrapper(io.FileIO(theirs, "w"), write_through=True) as terminal:
+            configured("info", terminal).called("info", {"method": "M"})
+            told = os.read(ours, 10_000).decode()
+    finally:
+        os.close(ours)
+    assert "call" in told
+    assert "method" in told
+    assert "{" not in told
