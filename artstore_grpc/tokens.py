@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
+
+import orjson
 
 from artstore_grpc.audiences import Audiences
 from artstore_grpc.authentication import Authenticator
@@ -29,23 +31,41 @@ MAX_TOKEN_LENGTH = 16 * 1024
 """Ours are under 2 KB; a longer one is refused before it is parsed."""
 JTI_BYTES = 16
 """Random, so that no two tokens of any replica ever share one (RFC 7519 §4.1.7)."""
-OUTAGE_LIFETIME = timedelta(minutes=5)
+OUTAGE_SECONDS = 300
 """The longest life of a token issued while the database is down (DESIGN §4)."""
 
 
+MAX_GRANTS = 10_000
+"""Grants that are remembered, under 1 KB each."""
+
+
 @dataclass(frozen=True, slots=True)
-class IssuedToken:
+class Grant:
+    """What an account gets whenever it asks for the same: all of a token but what makes it one of its own."""
+
+    account: Account
+    scope: str
+    audiences: tuple[str, ...]
+    claims: bytes
+    """Their JSON, without what `of_its_own` adds."""
+
+
+class IssuedToken(NamedTuple):
     """A token as issued. `repr` hides it."""
 
-    text: str = field(repr=False)
-    lifetime: timedelta
-    scopes: tuple[str, ...]
+    text: str
+    lifetime_seconds: int
+    scope: str
     audiences: tuple[str, ...]
-    issue_time: datetime
+    issue_seconds: int
+    """Seconds since 1970."""
     secret_expire_time: datetime | None
     jti: str
     outage: bool
     """Whether it was issued while the database was down."""
+
+    def __repr__(self) -> str:
+        return f"IssuedToken(jti={self.jti})"
 
 
 class Tokens:
@@ -67,50 +87,50 @@ class Tokens:
         self._keyring = keyring
         self._authenticator = authenticator
         self._audiences = audiences
-        self._lifetime = lifetime
+        self._lifetime_seconds = int(lifetime.total_seconds())
         self._now = now
+        self._grants: dict[tuple[str, str, tuple[str, ...]], Grant] = {}
 
     def issue(self, caller: Caller, *, scope: str, audience: tuple[str, ...]) -> IssuedToken:
         """A token for the caller. Raises UnauthorizedClient, InvalidScope, InvalidTarget."""
         account = caller.account
         if account.introspection_only:
             raise UnauthorizedClient
-        scopes = granted_scopes(account, scope)
-        audiences = self._audiences.granted(account, audience)
-        now = self._now().replace(microsecond=0)
+        grant = self._grants.get((account.id, scope, audience))
+        if grant is None or grant.account is not account:
+            grant = self._granted(account, scope, audience)
+        issued = int(self._now().timestamp())
         outage = self._replica.outage
-        lifetime = min(self._lifetime, OUTAGE_LIFETIME) if outage else self._lifetime
+        lifetime = min(self._lifetime_seconds, OUTAGE_SECONDS) if outage else self._lifetime_seconds
         jti = secrets.token_hex(JTI_BYTES)
-        text = self._keyring.sign(self._claims(account, scopes, audiences, now, lifetime, jti))
+        text = self._keyring.sign(grant.claims + of_its_own(issued, lifetime, jti))
         expire_time = next((s.expire_time for s in account.secrets if s.id == caller.secret_id), None)
-        return IssuedToken(text, lifetime, scopes, audiences, now, expire_time, jti, outage)
+        return IssuedToken(text, lifetime, grant.scope, grant.audiences, issued, expire_time, jti, outage)
 
-    def _claims(
-        self,
-        account: Account,
-        scopes: tuple[str, ...],
-        audiences: tuple[str, ...],
-        now: datetime,
-        lifetime: timedelta,
-        jti: str,
-    ) -> dict[str, Any]:
+    def _granted(self, account: Account, scope: str, audience: tuple[str, ...]) -> Grant:
+        """A grant, remembered for as long as the account is the same: a changed one is read anew, as another object."""
+        granted = " ".join(granted_scopes(account, scope))
+        audiences = self._audiences.granted(account, audience)
+        grant = Grant(account, granted, audiences, self._claims(account, granted, audiences))
+        self._grants[account.id, scope, audience] = grant
+        if len(self._grants) > MAX_GRANTS:
+            del self._grants[next(iter(self._grants))]
+        return grant
+
+    def _claims(self, account: Account, scope: str, audiences: tuple[str, ...]) -> bytes:
         """RFC 9068 §2.2, and what ArtStore's services ask of every token."""
-        issued = int(now.timestamp())
-        return {
+        claims = {
             "iss": self._audiences.issuer,
             "sub": account.id,
-            "aud": audiences[0] if len(audiences) == 1 else list(audiences),
+            "aud": audiences[0] if len(audiences) == 1 else audiences,
             "client_id": account.client_id,
-            "scope": " ".join(scopes),
+            "scope": scope,
             "role": account.role.value,
             "name": account.name,
             "rate_limit": account.rate_limit,
             "epoch": account.epoch,
-            "iat": issued,
-            "nbf": issued,
-            "exp": issued + int(lifetime.total_seconds()),
-            "jti": jti,
         }
+        return orjson.dumps(claims)[:-1]
 
     async def introspect(self, caller: Caller, token: str) -> dict[str, Any] | None:
         """The claims of a live token that the caller may see, else None (RFC 7662 §2.2)."""
@@ -156,6 +176,12 @@ def check_token(token: str) -> None:
     """Raises InvalidRequest without a token (RFC 7662 §2.1, RFC 7009 §2.1)."""
     if not token:
         raise invalid("token", "is missing")
+
+
+def of_its_own(issued: int, lifetime: int, jti: str) -> bytes:
+    """The end of a token's claims: since when and until when it is valid, and which it is. Numbers and hexadecimals,
+    which JSON needs no escapes for."""
+    return f',"iat":{issued},"nbf":{issued},"exp":{issued + lifetime},"jti":"{jti}"}}'.encode()
 
 
 def granted_scopes(account: Account, asked: str) -> tuple[str, ...]:

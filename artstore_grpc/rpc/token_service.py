@@ -6,6 +6,7 @@ from typing import Any
 
 from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from artstore_grpc import tokens
 from artstore_grpc.call import Call
@@ -36,17 +37,16 @@ class TokenService:
     async def IssueToken(self, request: pb.IssueTokenRequest, call: Call) -> pb.IssueTokenResponse:
         assert call.caller is not None
         issued = self._tokens.issue(call.caller, scope=request.scope, audience=tuple(request.audience))
-        scope = " ".join(issued.scopes)
-        call.fields = {"jti": issued.jti, "scope": scope, "audience": issued.audiences}
+        call.fields = {"jti": issued.jti, "scope": issued.scope, "audience": issued.audiences}
         if issued.outage:
             call.fields["outage"] = True
         self._metrics.issued["outage" if issued.outage else "normal"].inc()
         return pb.IssueTokenResponse(
             access_token=issued.text,
             token_type=BEARER,
-            expires_in=int(issued.lifetime.total_seconds()),
-            scope=scope,
-            issue_time=timestamp(issued.issue_time),
+            expires_in=issued.lifetime_seconds,
+            scope=issued.scope,
+            issue_time=Timestamp(seconds=issued.issue_seconds),
             secret_expire_time=timestamp(issued.secret_expire_time),
         )
 
