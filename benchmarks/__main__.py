@@ -59,9 +59,11 @@ def table(quick: bool, only: str, out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench"), show_default=True)
 def grow(tokens: int, out: Path) -> None:
     """A token's cost against accounts, ledger rows and connections; memory against tokens issued."""
-    with progress() as (console, say), tempfile.TemporaryDirectory(prefix="artstore-bench-") as folder:
-        lines = asyncio.run(growth.grown(Path(folder) / "lines", say))
-        held = asyncio.run(growth.memory(Path(folder) / "memory", tokens=tokens, say=say)) if tokens else []
+    with progress() as (console, say):
+        with tempfile.TemporaryDirectory(prefix="artstore-bench-") as folder:
+            lines = asyncio.run(growth.grown(Path(folder), say))
+        with tempfile.TemporaryDirectory(prefix="artstore-bench-") as folder:
+            held = asyncio.run(growth.memory(Path(folder), tokens=tokens, say=say)) if tokens else []
     found = report.growth_document(lines, held)
     report.growth_tables(found, console)
     report.write(out / "growth.json", found)
