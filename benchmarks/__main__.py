@@ -49,7 +49,7 @@ def table(quick: bool, only: str, out: Path) -> None:
     (out / "bench.md").write_text(report.markdown(found))
     if drawn := plots():
         drawn.bench(found, out / "bench.svg")
-    sys.exit(any(row["void"] for row in found["rows"]))
+    sys.exit(any(row["void"] for row in found["rows"]) or any(check["value"] is None for check in found["checks"]))
 
 
 @main.command()
@@ -69,6 +69,8 @@ def grow(tokens: int, out: Path) -> None:
     report.write(out / "growth.json", found)
     if drawn := plots():
         drawn.growth(found["lines"], out / "growth.svg")
+    points = [*found["memory"], *(point for line in found["lines"].values() for point in line)]
+    sys.exit(any(point["errors"] for point in points))
 
 
 async def bench(*, quick: bool, only: str, say: Say) -> dict[str, Any]:

@@ -34,8 +34,9 @@ def percentile(sorted_values: Sequence[float], share: float) -> float:
     return sorted_values[rank - 1]
 
 
-async def timed(operation: Operation, outcome: Outcome) -> None:
-    started = time.perf_counter()
+async def timed(operation: Operation, outcome: Outcome, due: float | None = None) -> None:
+    """Does it once; `due` is when it ought to have begun, by the performance counter, if that was earlier."""
+    started = time.perf_counter() if due is None else due
     try:
         await operation()
     except Exception as error:
@@ -65,15 +66,16 @@ async def closed(operations: Sequence[Operation], seconds: float, at_most: int =
 
 async def paced(operations: Sequence[Operation], seconds: float, rate: float) -> Outcome:
     """So many a second, spread evenly over the operations, whether or not earlier ones have ended: what waits in the
-    server's queue is seen, not waited for (no coordinated omission)."""
+    server's queue is seen, not waited for (no coordinated omission). A call that this loop begins late counts from when
+    it was due."""
     outcome = Outcome()
     started = time.perf_counter()
     pending: set[asyncio.Task[None]] = set()
     for number in range(int(seconds * rate)):
-        wait = started + number / rate - time.perf_counter()
-        if wait > 0:
+        due = started + number / rate
+        if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-        task = asyncio.create_task(timed(operations[number % len(operations)], outcome))
+        task = asyncio.create_task(timed(operations[number % len(operations)], outcome, due))
         pending.add(task)
         task.add_done_callback(pending.discard)
     await asyncio.gather(*pending)

@@ -57,7 +57,7 @@ class Result:
 
     @property
     def void(self) -> bool:
-        return bool(self.errors) or not self.cpu
+        return self.errors.total() > 0 or not self.cpu
 
     def quantile(self, share: float) -> float | None:
         """Seconds; None where there are too few samples for it."""
@@ -102,7 +102,7 @@ async def measured(rig: Rig, rows: Sequence[Row], effort: Effort, progress: Call
             subjects[row.name] = Subject(Result(row), target, operations)
             if not row.at_most:
                 progress(f"warming: {row.name}")
-                await load.closed(operations, FIRST_SECONDS, FIRST_CALLS)
+                subjects[row.name].result.errors += (await load.closed(operations, FIRST_SECONDS, FIRST_CALLS)).errors
         floors = {row.floor for row in rows}
         for number in range(effort.rounds):
             for row in rows:
@@ -113,6 +113,7 @@ async def measured(rig: Rig, rows: Sequence[Row], effort: Effort, progress: Call
     rig.wake()
     for subject in subjects.values():
         subject.result.resident_bytes = subject.target.measured.resident_bytes()
+        subject.result.errors += Counter({"issued in an outage": subject.target.outage_tokens()})
     return [subject.result for subject in subjects.values()]
 
 

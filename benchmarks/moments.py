@@ -21,7 +21,7 @@ CLIENTS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Paced:
-    """Latencies at a steady rate, in seconds; medians over the runs."""
+    """Latencies at a steady rate, in seconds; medians over the runs. None of it counts when a call failed."""
 
     rate: float
     p50: float
@@ -38,15 +38,18 @@ async def half_peak(target: Target, operation: str, *, rounds: int, seconds: flo
     """Finds the peak with a closed loop, then asks for half of it, whether or not earlier calls have ended."""
     async with AsyncExitStack() as stack:
         made = await operations.MAKERS[operation](target, CONNECTIONS, stack)
-        await load.closed(made, PEAK_SECONDS / 4)
-        peak = (await load.closed(made, PEAK_SECONDS)).throughput
-        runs = [await load.paced(made, seconds, peak / 2) for _ in range(rounds)]
+        before = [await load.closed(made, PEAK_SECONDS / 4), await load.closed(made, PEAK_SECONDS)]
+        rate = before[-1].throughput / 2
+        runs = [await load.paced(made, seconds, rate) for _ in range(rounds)]
+    errors = sum(each.errors.total() for each in (*before, *runs))
+    if errors:
+        return Paced(rate, 0.0, 0.0, errors)
     latencies = [sorted(run.latencies) for run in runs]
     return Paced(
-        peak / 2,
+        rate,
         statistics.median(percentile(each, 0.5) for each in latencies),
         statistics.median(percentile(each, 0.99) for each in latencies),
-        sum(sum(run.errors.values()) for run in runs),
+        errors,
     )
 
 

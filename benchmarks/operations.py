@@ -13,6 +13,7 @@ from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as tokens_pb
 from artstore.identity.v1.token_service_pb2_grpc import TokenServiceStub
 
+from artstore_grpc.keys import MAX_VERIFIED
 from benchmarks import calls
 from benchmarks.calls import ACCOUNTS, TOKENS
 from benchmarks.load import Operation
@@ -72,6 +73,18 @@ async def bare(target: Target, count: int, stack: AsyncExitStack) -> list[Operat
 async def introspect(target: Target, count: int, stack: AsyncExitStack) -> list[Operation]:
     channels = await opened(target, count, stack)
     tokens = [(each, await token(channels[0], each)) for each in target.accounts[:50]]
+    requests = calls.introspecting(tokens)
+    return [calls.unary(each, f"{TOKENS}/IntrospectToken", requests, right=calls.is_active) for each in channels]
+
+
+async def introspect_new(target: Target, count: int, stack: AsyncExitStack) -> list[Operation]:
+    """So many tokens that each is forgotten before it is asked about again."""
+    channels = await opened(target, count, stack)
+    tokens: list[tuple[Seeded, str]] = []
+    while len(tokens) <= MAX_VERIFIED:
+        batch = [target.accounts[(len(tokens) + number) % len(target.accounts)] for number in range(count)]
+        made = await asyncio.gather(*(token(channel, each) for channel, each in zip(channels, batch, strict=True)))
+        tokens += zip(batch, made, strict=True)
     requests = calls.introspecting(tokens)
     return [calls.unary(each, f"{TOKENS}/IntrospectToken", requests, right=calls.is_active) for each in channels]
 
@@ -162,6 +175,7 @@ MAKERS: dict[str, Maker] = {
     "issue": issue,
     "form": form,
     "introspect": introspect,
+    "introspect new": introspect_new,
     "create": create,
     "rotate": rotate,
     "list 1": listing(1),

@@ -49,6 +49,7 @@ class Plan:
     count: int
     called: int
     role: Role = Role.USER
+    rate_limit: int = MAX_RATE_LIMIT
     ledger_rows: int = 0
     cold_cost: int = 0
     name: str = "seed"
@@ -118,7 +119,7 @@ class Seeder:
             role=self._plan.role,
             create_time=time,
             update_time=time,
-            rate_limit=MAX_RATE_LIMIT,
+            rate_limit=self._plan.rate_limit,
             secrets=(secret,),
         )
 
