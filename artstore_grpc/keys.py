@@ -13,7 +13,7 @@ import json
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -179,12 +179,14 @@ class Keyring:
         return loaded.key
 
     def _accept(self, stored: list[SigningKey]) -> bool:
-        """Holds the published keys; whether one of them is active."""
-        for key in stored:
-            if key.state is not KeyState.REVOKED and key.kid not in self._keys:
-                self._keys[key.kid] = self._opened(key)
-            if key.state is KeyState.ACTIVE:
-                self._active = self._keys[key.kid]
+        """Holds the published keys, as they are stored now; whether one of them is active."""
+        held = {key.kid: self._keys.get(key.kid) for key in stored if key.state is not KeyState.REVOKED}
+        self._keys = {
+            key.kid: replace(before, stored=key) if (before := held[key.kid]) else self._opened(key)
+            for key in stored
+            if key.kid in held
+        }
+        self._active = next((each for each in self._keys.values() if each.stored.state is KeyState.ACTIVE), None)
         self._known = JWSRegistry(algorithms=list({loaded.stored.algorithm for loaded in self._keys.values()}))
         self._verified.clear()
         return self._active is not None

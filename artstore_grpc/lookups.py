@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
+from artstore_grpc.errors import StoreUnavailable
+
 T = TypeVar("T")
 
 MAX_KEYS = 500
@@ -36,13 +38,20 @@ class LookUps(Generic[T]):
             self._task = asyncio.create_task(self._work())
         return await asyncio.shield(future)
 
+    async def _again(self, keys: Sequence[str]) -> Mapping[str, T]:
+        """Reads, a second time where the first fails: a connection that died must not cost all who share the read."""
+        try:
+            return await self._read(keys)
+        except StoreUnavailable:
+            return await self._read(keys)
+
     async def _work(self) -> None:
         while self._waiting:
             asked = dict(list(self._waiting.items())[:MAX_KEYS])
             for key in asked:
                 del self._waiting[key]
             try:
-                found = await self._read(list(asked))
+                found = await self._again(list(asked))
             except BaseException as error:
                 for future in asked.values():
                     future.set_exception(error)

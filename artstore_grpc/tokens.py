@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from artstore_grpc.audiences import Audiences
+from artstore_grpc.audiences import MAX_AUDIENCES, Audiences
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.call import Caller
 from artstore_grpc.errors import InvalidScope, UnauthorizedClient, UnsupportedGrantType, invalid
@@ -36,7 +36,9 @@ OUTAGE_SECONDS = 300
 
 
 MAX_GRANTS = 10_000
-"""Grants that are remembered, under 1 KB each."""
+"""Grants that are remembered, about 1 KB each."""
+MAX_REMEMBERED_REQUEST = 256
+"""Characters of scopes and audiences. A longer request is one that its caller made so: its grant is made each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +114,11 @@ class Tokens:
         granted = " ".join(granted_scopes(account, scope))
         audiences = self._audiences.granted(account, audience)
         grant = Grant(account, granted, audiences, self._claims(account, granted, audiences))
-        self._grants[account.id, scope, audience] = grant
-        if len(self._grants) > MAX_GRANTS:
-            del self._grants[next(iter(self._grants))]
+        if len(scope) + sum(map(len, audience)) <= MAX_REMEMBERED_REQUEST and len(audience) <= MAX_AUDIENCES:
+            self._grants.pop((account.id, scope, audience), None)  # a new one goes to the end
+            self._grants[account.id, scope, audience] = grant
+            if len(self._grants) > MAX_GRANTS:
+                del self._grants[next(iter(self._grants))]
         return grant
 
     def _claims(self, account: Account, scope: str, audiences: tuple[str, ...]) -> bytes:

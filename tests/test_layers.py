@@ -15,9 +15,9 @@ SERVER = ROOT / "artstore_grpc"
 CLIENT = ROOT / "clients/python/artstore"
 
 LAYERS = (
-    "errors model addresses forms deadlines lookups",
+    "errors model addresses forms deadlines",
     "settings call policy",
-    "audiences credentials ledger secrets vault filters",
+    "audiences credentials ledger lookups secrets vault filters",
     "store ephemeral telemetry fields pages",
     "replays usage replica keys",
     "attempts jobs changes",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from artstore_grpc.credentials import Credentials
 from artstore_grpc.telemetry.logs import configured
 from tests.installation import Log
 
@@ -63,6 +64,23 @@ def test_nothing_that_is_logged_can_fail_a_call(value: object) -> None:
     configured("info", log).called("info", {"value": value})
     (line,) = lines(log)
     assert "value" in line
+
+
+@pytest.mark.parametrize("text", ["\x9b31m", "\x85", "\u2028", "\u202e", "\x7f", "\x1b[31m"])
+def test_a_line_is_one_line_and_moves_no_cursor(text: str) -> None:
+    """What a stranger sent can be read on a terminal, and by a reader of lines."""
+    log = Log()
+    configured("info", log).info("event", path=f"/{text}")
+    (line,) = log.getvalue().splitlines()
+    assert line.isprintable()
+    assert json.loads(line)["path"] == f"/{text}"
+
+
+def test_a_dataclass_hides_what_its_repr_hides() -> None:
+    """Credentials that were passed by mistake are told without what is secret."""
+    log = Log()
+    configured("info", log).info("event", credentials=Credentials("id", SECRET))
+    assert SECRET not in log.getvalue()
 
 
 def test_a_traceback_has_no_messages() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.lookups import MAX_KEYS, LookUps
 
 
@@ -44,6 +45,21 @@ async def test_who_asks_meanwhile_shares_the_next_read() -> None:
     shelf.open.set()
     assert await asyncio.gather(first, *others) == [1, 2, 3, 2, None]
     assert shelf.asked == [["a"], ["b", "c", "nothing"]]
+
+
+async def test_a_read_that_fails_once_is_done_again() -> None:
+    """One dead connection doesn't cost all who share a read."""
+    asked = 0
+
+    async def read(keys: Sequence[str]) -> Mapping[str, int]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise StoreUnavailable("a connection died")
+        return dict.fromkeys(keys, 7)
+
+    assert await LookUps(read).find("a") == 7
+    assert asked == 2
 
 
 async def test_a_look_up_sees_what_is_there_when_it_is_asked_for() -> None:

@@ -148,13 +148,15 @@ class RedisLimiter:
             return None
         if not self._may_ask():
             return await self._fallback.charge(key, limit)
+        cost = self._shares.wanted(key, limit)
         try:
-            return await self._ask_both(key, limit, self._shares.wanted(key, limit))
+            return await self._ask_both(key, limit, cost)
         except (RedisError, OSError) as error:  # the TimeoutError of asyncio is an OSError
             self._lost(error)
             return await self._fallback.charge(key, limit)
         finally:
-            self._shares.given_up(key)
+            if cost > 1:
+                self._shares.given_up(key)
 
     async def peek(self, key: str, limit: int) -> timedelta | None:
         """As `Limiter.peek`. Takes at most `timeout`."""

@@ -37,7 +37,7 @@ class Shares:
 
     def wanted(self, key: str, limit: int) -> int:
         """How many to take at once: one for a key that nobody has asked for in a while, since most of what it took
-        would be lost, and for one whose share is being taken already. Ends with `taken` or `given_up`.
+        would be lost, and for one whose share is being taken already. Who gets more ends it with `given_up`.
         """
         _, until = self._left.get(key, (0, 0.0))
         share = min(MAX_SHARE, limit // PARTS)
@@ -48,7 +48,6 @@ class Shares:
 
     def taken(self, key: str, count: int) -> None:
         """Keeps what was taken, less the one request that it was taken for."""
-        self._asking.discard(key)
         left, until = self._left.get(key, (0, 0.0))
         now = self._clock()
         kept = left if now < until else 0  # taken by others while this one was asked for
@@ -58,10 +57,9 @@ class Shares:
             self._left.popitem(last=False)
 
     def given_up(self, key: str) -> None:
-        """Nothing was taken."""
+        """No share of this key is being taken any more: the next caller may."""
         self._asking.discard(key)
 
     def clear(self) -> None:
         """Forgets all, when the count that they were taken from may have been lost."""
         self._left.clear()
-        self._asking.clear()

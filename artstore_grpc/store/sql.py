@@ -79,10 +79,10 @@ class SqlStore:
         return await self._account(ACCOUNT_BY_CLIENT_ID, client_id)
 
     async def accounts_by_id(self, ids: Sequence[str]) -> list[Account]:
-        return rows.accounts(await self._database.rows(ACCOUNTS_BY_ID, {"keys": ids}))
+        return rows.accounts(await self._database.rows(ACCOUNTS_BY_ID, {"keys": padded(ids)}))
 
     async def accounts_by_client_id(self, client_ids: Sequence[str]) -> list[Account]:
-        return rows.accounts(await self._database.rows(ACCOUNTS_BY_CLIENT_ID, {"keys": client_ids}))
+        return rows.accounts(await self._database.rows(ACCOUNTS_BY_CLIENT_ID, {"keys": padded(client_ids)}))
 
     async def accounts(self, query: AccountQuery, now: datetime) -> list[Account]:
         return rows.accounts(await self._database.rows(account_page(query, now, self.dialect)))
@@ -157,6 +157,13 @@ _LAST_USED = (
     )
     .values(last_used_time=bindparam("time", type_=tables.Time), last_used_source=bindparam("source"))
 )
+
+
+def padded(keys: Sequence[str]) -> list[str]:
+    """Keys up to the next power of two, the last one repeated: each number of keys is a statement of its own, which the
+    drivers would prepare anew."""
+    wanted = 1 << (len(keys) - 1).bit_length()
+    return [*keys, *([keys[-1]] * (wanted - len(keys)))] if keys else []
 
 
 def _latest(uses: Sequence[SecretUse]) -> list[dict[str, Any]]:

@@ -20,6 +20,10 @@ import structlog
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
+OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
+"""A dataclass is told by its `repr`, which hides what is secret."""
+COMPACT = (",", ":")
+DELETE = b"\x7f"
 CALL = "call"
 """The event of a call's line."""
 
@@ -74,9 +78,12 @@ def rendered(level: str, fields: Mapping[str, Any]) -> bytes:
     """JSON: the time, the level, the fields."""
     told = {"timestamp": datetime.now(UTC), "level": level, **fields}
     try:
-        return orjson.dumps(told, default=repr, option=orjson.OPT_UTC_Z)
+        made = orjson.dumps(told, default=repr, option=OPTIONS)
     except TypeError:  # a lone surrogate, a number past 64 bits
-        return json.dumps(told, default=str).encode()
+        return json.dumps(told, default=repr, separators=COMPACT).encode()
+    if made.isascii() and DELETE not in made:
+        return made
+    return json.dumps(orjson.loads(made), separators=COMPACT).encode()  # a terminal obeys some of what is not ASCII
 
 
 class Relay(logging.Handler):

@@ -59,6 +59,21 @@ async def test_shares_never_add_up_to_more_than_the_limit(redis_server_url: str,
     assert 0.95 * limit <= total <= limit
 
 
+async def test_many_at_once_hold_one_share(redis_server_url: str, prefix: str) -> None:
+    """However many requests of a caller come at once, one takes a share: nearly all that is charged is spent."""
+    async with limiter_on(redis_server_url, prefix=prefix) as limiter:
+        await limiter.charge("a", HIGH)
+
+        async def busy() -> None:
+            for _ in range(50):
+                assert await limiter.charge("a", HIGH) is None
+
+        await asyncio.gather(*(busy() for _ in range(40)))
+    async with redis.asyncio.from_url(redis_server_url) as client:
+        charged = int(await client.hget(f"{prefix}a", "total"))  # type: ignore[misc]
+    assert 2001 <= charged <= 2001 + MAX_SHARE
+
+
 async def test_a_lost_redis_takes_its_shares_with_it(prefix: str) -> None:
     """What a server that is gone has given out is not spent: this process counts alone from then on."""
     shares = Shares()
@@ -89,6 +104,8 @@ def test_only_who_is_busy_gets_a_share() -> None:
     assert shares.wanted("a", LOW) == 1
     assert shares.wanted("a", HIGH) == MAX_SHARE
     assert shares.wanted("a", HIGH) == 1, "one takes a share, and the others wait for none"
+    shares.taken("a", 1)
+    assert shares.wanted("a", HIGH) == 1, "what another took for itself doesn't end it"
     shares.given_up("a")
     assert shares.wanted("a", HIGH) == MAX_SHARE
     clock.now += 3 * LIFETIME_SECONDS

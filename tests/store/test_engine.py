@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,12 +36,14 @@ def frozen(server: Postgres) -> Iterator[None]:
     parent = psutil.Process(server.process.pid)
     processes = [parent, *parent.children()]
     for process in processes:
-        process.suspend()
+        with suppress(psutil.NoSuchProcess):  # a child that had ended meanwhile, an autovacuum worker say
+            process.suspend()
     try:
         yield
     finally:
         for process in processes:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 @pytest.mark.parametrize(
