@@ -35,13 +35,13 @@ interop: setup ## run clients that others wrote in JavaScript against the servic
 test-fast: setup ## run the tests not marked slow
 	$(PYTEST) -m "not slow" $(ARGS)
 
-bench: .venv/.bench ## measure cost, throughput and latency against the floor, into build/bench; about 10 minutes
+bench: .venv/.bench ## measure cost, throughput and latency against the floor, into build/bench; about 8 minutes
 	$(BIN)/python -m benchmarks table
 
 bench-quick: setup ## the same with fewer rows and rounds; about a minute
 	$(BIN)/python -m benchmarks table --quick
 
-bench-growth: .venv/.bench ## measure a token's cost against accounts, ledger rows, connections; memory; an hour
+bench-growth: .venv/.bench ## measure a token's cost against accounts, ledger rows, connections; memory; half an hour
 	$(BIN)/python -m benchmarks grow
 
 lint: setup ## check style, types, protos, Dockerfile and docker-compose.yml

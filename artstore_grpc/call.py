@@ -67,7 +67,8 @@ def correlated(call: Call, request_id: str, traceparent: str) -> None:
 
 
 class Backend(Protocol):
-    """Answers a method of the API; raises an IdentityError, with `denial_id` set where authentication was denied."""
+    """Answers a method of the API within `call.timeout_seconds`; raises an IdentityError, DeadlineExceeded after that
+    time, and with `denial_id` set where authentication was denied."""
 
     async def __call__(self, message: Message, call: Call) -> Message:
         """Authenticates, limits, authorises and runs `call.method`."""

@@ -1,4 +1,4 @@
-"""An address of the gateway as an ASGI application: methods, time limit, and the last word on every error."""
+"""An address of the gateway as an ASGI application: methods, and the last word on every error."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from starlette.types import Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from artstore_grpc.addresses import Network
-from artstore_grpc.deadlines import DeadlinePassed, within
-from artstore_grpc.errors import DeadlineExceeded, IdentityError, Internal, Unavailable
+from artstore_grpc.errors import IdentityError, Internal, Unavailable
 from artstore_grpc.gateway.answers import NO_STORE, Answer, Refusal, Refused, not_allowed, refusal_of
 from artstore_grpc.gateway.dialects import Dialect
-from artstore_grpc.gateway.exchange import REQUEST_SECONDS, ClientGone, Exchange
+from artstore_grpc.gateway.exchange import ClientGone, Exchange
 
 Handler = Callable[[Exchange], Awaitable[Answer]]
 
@@ -46,7 +45,7 @@ class Endpoint:
         exchange = Exchange(scope, receive, send, self._trusted)
         linger = False
         try:
-            answer = await self._answered(exchange)
+            answer = await self._handled(exchange)
         except ClientGone:
             return
         except Refused as refused:
@@ -60,12 +59,6 @@ class Endpoint:
             self._logger.exception("http request failed unexpectedly", request_id=exchange.call.request_id)
             answer = self._refused(exchange, refusal_of(Internal()))
         await exchange.answer(answer, linger=linger)
-
-    async def _answered(self, exchange: Exchange) -> Answer:
-        try:
-            return await within(REQUEST_SECONDS, self._handled(exchange))
-        except DeadlinePassed:
-            raise DeadlineExceeded from None
 
     async def _handled(self, exchange: Exchange) -> Answer:
         await exchange.read()

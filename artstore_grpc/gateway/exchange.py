@@ -1,6 +1,6 @@
 """One HTTP request and its answer: headers, the bounded body, the caller's address, and the way out.
 
-Bounds (a body's size and time, a request's time) hold for every endpoint alike, before its handler is asked.
+Bounds on a body's size and time hold for every endpoint alike, before its handler is asked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from artstore_grpc.gateway.answers import BODY_TIMEOUT, BODY_TOO_LARGE, Answer, 
 BODY_SECONDS = 10.0
 """How long a body may take to arrive; at 64 KiB a client slower than a modem."""
 REQUEST_SECONDS = 30.0
-"""How long a request may take in all."""
+"""How long a request may take in all: what is left once its body is there is the time that the Backend has."""
 MAX_DRAINED_BYTES = 4 * 1024 * 1024
 """How much of a refused body is read and dropped: closing on unread data would reset the connection, and the answer
 would be lost with it (RFC 9112 §9.6)."""
