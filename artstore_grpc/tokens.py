@@ -34,7 +34,6 @@ JTI_BYTES = 16
 OUTAGE_SECONDS = 300
 """The longest life of a token issued while the database is down (DESIGN §4)."""
 
-
 MAX_GRANTS = 10_000
 """Grants that are remembered, about 1 KB each."""
 MAX_REMEMBERED_REQUEST = 256

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 from typing import Any
 
 import pytest
@@ -64,6 +65,7 @@ def test_nothing_that_is_logged_can_fail_a_call(value: object) -> None:
     configured("info", log).called("info", {"value": value})
     (line,) = lines(log)
     assert "value" in line
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line["timestamp"])
 
 
 @pytest.mark.parametrize("text", ["\x9b31m", "\x85", "\u2028", "\u202e", "\x7f", "\x1b[31m"])

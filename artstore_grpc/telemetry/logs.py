@@ -24,6 +24,7 @@ OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
 """A dataclass is told by its `repr`, which hides what is secret."""
 COMPACT = (",", ":")
 DELETE = b"\x7f"
+
 CALL = "call"
 """The event of a call's line."""
 
@@ -80,6 +81,7 @@ def rendered(level: str, fields: Mapping[str, Any]) -> bytes:
     try:
         made = orjson.dumps(told, default=repr, option=OPTIONS)
     except TypeError:  # a lone surrogate, a number past 64 bits
+        told["timestamp"] = f"{told['timestamp']:%Y-%m-%dT%H:%M:%S.%fZ}"
         return json.dumps(told, default=repr, separators=COMPACT).encode()
     if made.isascii() and DELETE not in made:
         return made
