@@ -25,6 +25,8 @@ FIRST_CALLS, FIRST_SECONDS = 2 * CALLED, 2.0
 WARM_SECONDS = 0.15
 MOST_SECONDS = 60.0
 """For a run that is bounded by its number of operations."""
+FEW_PAIRS = 2
+"""Of such runs in one visit."""
 MIN_P999_SAMPLES = 10_000
 """With fewer the figure would be that of a handful of calls."""
 SIGNATURES = 300
@@ -125,7 +127,7 @@ async def visit(rig: Rig, subject: Subject, floor: Subject | None, effort: Effor
     for each in (floor, subject):
         if each is not None and not each.result.row.at_most:
             each.result.errors += (await load.closed(each.operations, WARM_SECONDS)).errors
-    for _ in range(1 if row.at_most else effort.pairs):
+    for _ in range(FEW_PAIRS if row.at_most else effort.pairs):
         base = await run(floor, effort.seconds) if floor is not None else None
         cost = await run(subject, effort.seconds)
         if base and cost:

@@ -34,7 +34,7 @@ CALLED = 200
 """Accounts that take turns in a run."""
 PAGE_SIZE = 10
 PAGES = 1_000
-COLD = 12
+COLD = 24
 """Accounts whose secrets have not earned their tags; each is good for one cold token."""
 
 
