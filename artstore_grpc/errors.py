@@ -9,6 +9,7 @@
     ├── InvalidToken              bearer authentication failed (RFC 6750 §3.1); `cause` is for the log only
     ├── PermissionDenied          authenticated, but not allowed
     ├── NotFound, AlreadyExists, EtagMismatch, FailedPrecondition
+    ├── OutOfRange                no stream can go on from there; start over
     ├── RateLimited, Overloaded   try again after `retry_after`
     ├── DeadlineExceeded, Unavailable
     ├── Unimplemented             no such method
@@ -125,6 +126,11 @@ class FailedPrecondition(IdentityError):
     default_message = "The account's state does not allow this."
 
 
+class OutOfRange(IdentityError):
+    default_reason = "SEQUENCE_UNKNOWN"
+    default_message = "This server can't go on from that sequence; start over without one."
+
+
 class RateLimited(IdentityError):
     default_reason = "RATE_LIMITED"
     default_message = "Too many requests; try again later."
@@ -176,6 +182,7 @@ OUTCOMES: dict[type[IdentityError], Outcome] = {
     AlreadyExists: Outcome("ALREADY_EXISTS", 409, "invalid_request"),
     EtagMismatch: Outcome("ABORTED", 409, "invalid_request"),
     FailedPrecondition: Outcome("FAILED_PRECONDITION", 400, "invalid_request"),
+    OutOfRange: Outcome("OUT_OF_RANGE", 400, "invalid_request"),
     RateLimited: Outcome("RESOURCE_EXHAUSTED", 429, "temporarily_unavailable"),
     Overloaded: Outcome("RESOURCE_EXHAUSTED", 429, "temporarily_unavailable"),
     DeadlineExceeded: Outcome("DEADLINE_EXCEEDED", 504, "temporarily_unavailable"),

@@ -85,6 +85,19 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key that an account authenticates with: a checked public JWK, without `kid`, and the `kid` its owner gave it.
+
+    `thumbprint` is RFC 7638's; `algorithm` the one JWS algorithm that its assertions may have.
+    """
+
+    thumbprint: str
+    kid: str
+    algorithm: str
+    jwk: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """An identity of a service.
 
@@ -109,6 +122,10 @@ class Account:
     delete_time: datetime | None = None
     version: int = 1
     epoch: int = 0
+    epoch_time: datetime | None = None
+    """When `epoch` was last raised; None if never."""
+    public_keys: tuple[PublicKey, ...] = ()
+    """Keys whose assertions authenticate it (RFC 7523 §2.2)."""
     secrets: tuple[Secret, ...] = ()
     """Those that no verb has ended, the newest first; some may have expired."""
 
@@ -140,7 +157,8 @@ class Account:
 
 
 class KeyState(StrEnum):
-    """A signing key's life: prepared (published), active (signs), retired (published), revoked (gone)."""
+    """A signing key's life: prepared (published), active (signs), retired (published), revoked (not published). One
+    that is gone has no row."""
 
     PREPARED = "prepared"
     ACTIVE = "active"
@@ -159,6 +177,43 @@ class SigningKey:
     state: KeyState
     create_time: datetime
     activate_time: datetime | None = None
+    """When it began to sign; of a prepared key when it is to, None where that isn't decided."""
+    retire_time: datetime | None = None
+    """When it was retired or revoked."""
+    token_lifetime_seconds: int = 0
+    """The longest life of a token that any replica may have signed with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerKey:
+    """A key pair that signs checkpoints (Ed25519): the public JWK, and the private key sealed as signing keys are."""
+
+    kid: str
+    public_jwk: dict[str, str]
+    sealed: bytes
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A signed head of the ledger: `number` counts from 1, `signature` is a compact JWS over the rest."""
+
+    number: int
+    sequence: int
+    hash: bytes
+    time: datetime
+    kid: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """The installation's root key, encrypted under the key-encryption key that `kek_id` names."""
+
+    name: str
+    wrapped: bytes
+    kek_id: str
+    create_time: datetime
 
 
 class EventKind(StrEnum):
@@ -174,7 +229,16 @@ class EventKind(StrEnum):
     SECRET_ROTATED = "secret.rotated"
     SECRET_REVOKED = "secret.revoked"
     TOKEN_REVOKED = "token.revoked"
+    TOKENS_VOIDED = "tokens.voided"
     KEY_CREATED = "key.created"
+    KEY_ACTIVATED = "key.activated"
+    KEY_RETIRED = "key.retired"
+    KEY_REVOKED = "key.revoked"
+    KEY_PURGED = "key.purged"
+    ROOT_KEY_REWRAPPED = "root_key.rewrapped"
+    LEDGER_KEY_CREATED = "ledger_key.created"
+    CHECKPOINT_SIGNED = "checkpoint.signed"
+    LEDGER_ARCHIVED = "ledger.archived"
 
 
 @dataclass(frozen=True, slots=True)

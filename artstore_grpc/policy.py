@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from artstore_grpc.model import ACCOUNTS_READ, ACCOUNTS_WRITE
+from artstore_grpc.model import ACCOUNTS_READ, ACCOUNTS_WRITE, AUDIT_READ, KEYS_WRITE
 
 PACKAGE = "artstore.identity.v1"
 
@@ -22,6 +22,8 @@ class Authentication(Enum):
     """Client credentials, in the request's fields or in Basic metadata (RFC 6749 §2.3)."""
     BEARER = auto()
     """An access token whose sole audience is the issuer."""
+    BEARER_OF_ANYBODY = auto()
+    """An access token of any live account, for the issuer or for the default audience."""
     BEARER_OR_SELF = auto()
     """As BEARER; or Basic metadata, for the caller's own account only."""
 
@@ -41,6 +43,8 @@ ISSUE = Rule(Authentication.CLIENT, serves_in_outage=True)
 CLIENT = Rule(Authentication.CLIENT)
 READ_ACCOUNTS = Rule(Authentication.BEARER, ACCOUNTS_READ)
 WRITE_ACCOUNTS = Rule(Authentication.BEARER, ACCOUNTS_WRITE)
+WRITE_KEYS = Rule(Authentication.BEARER, KEYS_WRITE)
+READ_AUDIT = Rule(Authentication.BEARER, AUDIT_READ)
 
 POLICY: dict[str, Rule] = {
     f"{PACKAGE}.TokenService/IssueToken": ISSUE,
@@ -48,6 +52,8 @@ POLICY: dict[str, Rule] = {
     f"{PACKAGE}.TokenService/RevokeToken": CLIENT,
     f"{PACKAGE}.TokenService/GetJsonWebKeySet": PUBLIC,
     f"{PACKAGE}.TokenService/GetServerMetadata": PUBLIC,
+    f"{PACKAGE}.TokenService/WatchTrust": Rule(Authentication.BEARER_OF_ANYBODY, serves_in_outage=True),
+    f"{PACKAGE}.TokenService/GetRevocations": PUBLIC,
     f"{PACKAGE}.ServiceAccountService/CreateServiceAccount": WRITE_ACCOUNTS,
     f"{PACKAGE}.ServiceAccountService/GetServiceAccount": READ_ACCOUNTS,
     f"{PACKAGE}.ServiceAccountService/ListServiceAccounts": READ_ACCOUNTS,
@@ -58,4 +64,14 @@ POLICY: dict[str, Rule] = {
     f"{PACKAGE}.ServiceAccountService/ActivateServiceAccount": WRITE_ACCOUNTS,
     f"{PACKAGE}.ServiceAccountService/RotateSecret": Rule(Authentication.BEARER_OR_SELF, ACCOUNTS_WRITE),
     f"{PACKAGE}.ServiceAccountService/RevokeSecret": WRITE_ACCOUNTS,
+    f"{PACKAGE}.KeyService/ListSigningKeys": WRITE_KEYS,
+    f"{PACKAGE}.KeyService/PrepareSigningKey": WRITE_KEYS,
+    f"{PACKAGE}.KeyService/ActivateSigningKey": WRITE_KEYS,
+    f"{PACKAGE}.KeyService/RetireSigningKey": WRITE_KEYS,
+    f"{PACKAGE}.KeyService/RevokeSigningKey": WRITE_KEYS,
+    f"{PACKAGE}.KeyService/RotateSigningKey": WRITE_KEYS,
+    f"{PACKAGE}.AuditService/ListAuditEvents": READ_AUDIT,
+    f"{PACKAGE}.AuditService/ListAuditCheckpoints": READ_AUDIT,
+    f"{PACKAGE}.AuditService/VerifyAuditLog": READ_AUDIT,
+    f"{PACKAGE}.AuditService/ExplainDenial": READ_AUDIT,
 }

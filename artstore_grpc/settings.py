@@ -100,6 +100,14 @@ class Settings:
     signing_algorithm: str = "RS256"
     """`RS256`, `RS384`, `RS512`, `PS256`, `ES256` or `EdDSA`; decides the key that the first start makes."""
 
+    key_rotation_interval: timedelta = timedelta(hours=24)
+    """Seconds that a key signs before the next one does (0 to 31,536,000); 0: keys change on request only. At least
+    twice `JWKS_MAX_AGE`."""
+
+    jwks_max_age: timedelta = timedelta(minutes=5)
+    """Seconds that verifiers may keep the key set (1 to 86,400). A new key signs no sooner than this, and a tenth
+    more, after it was published."""
+
     outage_window: timedelta = timedelta(minutes=5)
     """Seconds that accounts in memory keep getting tokens while the database is down (0 to 3,600); the tokens issued
     then live no longer than 5 minutes."""
@@ -166,6 +174,8 @@ BOUNDS: tuple[tuple[str, int, int], ...] = (
     ("drain_delay", 0, 300),
     ("drain_grace", 0, 300),
     ("token_lifetime", 60, 86_400),
+    ("key_rotation_interval", 0, 31_536_000),
+    ("jwks_max_age", 1, 86_400),
     ("outage_window", 0, 3_600),
     ("bcrypt_cost", 4, 16),
     ("bcrypt_threads", 1, 64),

@@ -27,4 +27,5 @@ def methods(servicers: dict[str, object]) -> dict[str, Method]:
             CHECKS.get(method.name),
         )
         for method in walked()
+        if not method.server_streaming
     }

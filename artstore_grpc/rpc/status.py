@@ -21,7 +21,6 @@ DETAILS_KEY = "grpc-status-details-bin"
 BY_CODE: dict[str, type[errors.IdentityError]] = {
     "CANCELLED": errors.Unavailable,
     "UNKNOWN": errors.Internal,
-    "OUT_OF_RANGE": errors.InvalidRequest,
     "DATA_LOSS": errors.Internal,
     **{outcome.grpc: kind for kind, outcome in reversed(errors.OUTCOMES.items())},
     "UNIMPLEMENTED": errors.Unimplemented,

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from artstore_grpc import tokens
 from artstore_grpc.call import Call
+from artstore_grpc.errors import Unimplemented
 from artstore_grpc.keys import JWKS_MAX_AGE, MAX_VERIFIED, Keyring
 from artstore_grpc.model import SCOPES, Role
 from artstore_grpc.rpc.messages import duration, timestamp
@@ -88,6 +89,9 @@ class TokenService:
             revocation_endpoint_auth_methods_supported=CLIENT_AUTHENTICATION,
             service_documentation=f"{self._issuer}/docs",
         )
+
+    async def GetRevocations(self, request: pb.GetRevocationsRequest, call: Call) -> pb.GetRevocationsResponse:
+        raise Unimplemented
 
 
 ROLES = {role.value: accounts_pb.Role.Value(f"ROLE_{role.name}") for role in Role}

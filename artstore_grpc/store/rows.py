@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
-from artstore_grpc.model import Account, Lease, LedgerRow, Replay, Revocation, Role, Secret, SigningKey
+from artstore_grpc.model import Account, Lease, LedgerRow, PublicKey, Replay, Revocation, Role, Secret, SigningKey
 
 SECRET_PREFIX = "secret__"
 """Before the names of a secret's columns where they are joined to an account's."""
@@ -34,8 +34,15 @@ def account_values(account: Account) -> dict[str, Any]:
         "delete_time": account.delete_time,
         "version": account.version,
         "epoch": account.epoch,
+        "epoch_time": account.epoch_time,
+        "public_keys": [plain(key) for key in account.public_keys],
+        "has_public_keys": bool(account.public_keys),
         "secret_expire_time": account.secret_expire_time,
     }
+
+
+def plain(key: PublicKey) -> dict[str, Any]:
+    return {name: getattr(key, name) for name in PublicKey.__slots__}
 
 
 def secret_values(account_id: str, secret: Secret) -> dict[str, Any]:
@@ -78,6 +85,8 @@ def _account(joined: list[Values]) -> Account:
         delete_time=first["delete_time"],
         version=first["version"],
         epoch=first["epoch"],
+        epoch_time=first["epoch_time"],
+        public_keys=tuple(PublicKey(**key) for key in first["public_keys"]),
         secrets=tuple(_secret(values) for values in joined if values[f"{SECRET_PREFIX}id"] is not None),
     )
 

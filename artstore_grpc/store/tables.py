@@ -29,9 +29,13 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 
 from artstore_grpc.model import KeyState, Role
+
+A_DAY = "86400"
+"""The longest that a setting lets a token live, for keys that were made before this was written down."""
 
 HEAD_ID = 1
 """The primary key of the only row of `ledger_head`."""
@@ -107,6 +111,10 @@ accounts = Table(
     Column("epoch", Integer, nullable=False),
     # The latest of the secrets' expire times, kept here so that a filter on it or on the state is one table's.
     Column("secret_expire_time", Time),
+    Column("epoch_time", Time),
+    Column("public_keys", JSON, nullable=False, server_default="[]"),
+    # Whether there are any: a filter on the state asks, since an account with a key does not expire.
+    Column("has_public_keys", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("client_id"),
     # Deleted accounts keep their names until they are purged, so that undelete cannot collide.
     UniqueConstraint("name"),
@@ -160,6 +168,16 @@ revocations = Table(
     Column("account_id", String(36), nullable=False),
     Column("expire_time", Time, nullable=False),
     Index(None, "expire_time"),
+    Index(None, "account_id"),
+)
+
+# The `jti`s of client assertions that were used, by a digest of account and `jti`.
+assertions = Table(
+    "assertions",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),
+    Column("expire_time", Time, nullable=False),
+    Index(None, "expire_time"),
 )
 
 replays = Table(
@@ -194,4 +212,35 @@ signing_keys = Table(
     Column("state", _choice(KeyState, "state"), nullable=False),
     Column("create_time", Time, nullable=False),
     Column("activate_time", Time),
+    Column("retire_time", Time),
+    Column("token_lifetime_seconds", Integer, nullable=False, server_default=A_DAY),
+)
+
+ledger_keys = Table(
+    "ledger_keys",
+    metadata,
+    Column("kid", String(128), primary_key=True),
+    Column("public_jwk", JSON, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("create_time", Time, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("number", Sequence, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("time", Time, nullable=False),
+    Column("kid", String(128), nullable=False),
+    Column("signature", Text, nullable=False),
+)
+
+wrapped_keys = Table(
+    "wrapped_keys",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("kek_id", Text, nullable=False),
+    Column("create_time", Time, nullable=False),
 )

@@ -112,6 +112,7 @@ class ServiceAccount(_message.Message):
     DELETE_TIME_FIELD_NUMBER: _builtins.int
     PURGE_TIME_FIELD_NUMBER: _builtins.int
     SECRET_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEYS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. The account's id, a UUID; `sub` in its tokens. Where a request names an account by `id`, its
     `client_id` is accepted too.
@@ -174,6 +175,12 @@ class ServiceAccount(_message.Message):
     def secret_expire_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When the last of its secrets expires."""
 
+    @_builtins.property
+    def public_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublicKey]:
+        """Keys whose assertions authenticate the account (`private_key_jwt`, RFC 7523 §2.2), at most 10; an account that has
+        one needs no secret, and does not expire.
+        """
+
     def __init__(
         self,
         *,
@@ -196,14 +203,71 @@ class ServiceAccount(_message.Message):
         delete_time: _timestamp_pb2.Timestamp | None = ...,
         purge_time: _timestamp_pb2.Timestamp | None = ...,
         secret_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        public_keys: _abc.Iterable[Global___PublicKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "purge_time", b"purge_time", "secret_expire_time", b"secret_expire_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "client_id", b"client_id", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "introspection_only", b"introspection_only", "is_system", b"is_system", "name", b"name", "purge_time", b"purge_time", "rate_limit", b"rate_limit", "role", b"role", "scopes", b"scopes", "secret_expire_time", b"secret_expire_time", "secrets", b"secrets", "served_audiences", b"served_audiences", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "client_id", b"client_id", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "introspection_only", b"introspection_only", "is_system", b"is_system", "name", b"name", "public_keys", b"public_keys", "purge_time", b"purge_time", "rate_limit", b"rate_limit", "role", b"role", "scopes", b"scopes", "secret_expire_time", b"secret_expire_time", "secrets", b"secrets", "served_audiences", b"served_audiences", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServiceAccount: _TypeAlias = ServiceAccount  # noqa: Y015
+
+@_typing.final
+class PublicKey(_message.Message):
+    """A public key as a JWK (RFC 7517 §4): RSA of 2048 to 4096 bits, P-256 or Ed25519. Private members are refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THUMBPRINT_FIELD_NUMBER: _builtins.int
+    KID_FIELD_NUMBER: _builtins.int
+    KTY_FIELD_NUMBER: _builtins.int
+    ALG_FIELD_NUMBER: _builtins.int
+    N_FIELD_NUMBER: _builtins.int
+    E_FIELD_NUMBER: _builtins.int
+    CRV_FIELD_NUMBER: _builtins.int
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    thumbprint: _builtins.str
+    """Output only. The key's RFC 7638 thumbprint. An assertion's `kid`, if it has one, must be this or `kid` below."""
+    kid: _builtins.str
+    """The key id its owner gave it, `kid` in the JWK; at most 128 visible ASCII characters, or none."""
+    kty: _builtins.str
+    """Key type: `RSA`, `EC` or `OKP`."""
+    alg: _builtins.str
+    """The one algorithm its assertions are signed with: RS256, PS256, ES256 or EdDSA. Empty in a request: the key type's,
+    RS256 for RSA.
+    """
+    n: _builtins.str
+    """RSA modulus (RFC 7518 §6.3.1.1)."""
+    e: _builtins.str
+    """RSA exponent (RFC 7518 §6.3.1.2)."""
+    crv: _builtins.str
+    """Curve of an EC or OKP key: `P-256` or `Ed25519`."""
+    x: _builtins.str
+    """X coordinate, or the public key of an OKP key."""
+    y: _builtins.str
+    """Y coordinate of an EC key."""
+    def __init__(
+        self,
+        *,
+        thumbprint: _builtins.str = ...,
+        kid: _builtins.str = ...,
+        kty: _builtins.str = ...,
+        alg: _builtins.str = ...,
+        n: _builtins.str = ...,
+        e: _builtins.str = ...,
+        crv: _builtins.str = ...,
+        x: _builtins.str = ...,
+        y: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alg", b"alg", "crv", b"crv", "e", b"e", "kid", b"kid", "kty", b"kty", "n", b"n", "thumbprint", b"thumbprint", "x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublicKey: _TypeAlias = PublicKey  # noqa: Y015
 
 @_typing.final
 class Secret(_message.Message):
@@ -257,10 +321,13 @@ class CreateServiceAccountRequest(_message.Message):
 
     SERVICE_ACCOUNT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WITHOUT_SECRET_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A random UUID (version 4) that makes a retry safe (AIP-155): for 10 minutes the same caller and request get the
     same answer, secret included; for 24 hours after that ALREADY_EXISTS. Never logged.
     """
+    without_secret: _builtins.bool
+    """Makes no secret: the account authenticates by its `public_keys` alone, of which there must be one."""
     @_builtins.property
     def service_account(self) -> Global___ServiceAccount:
         """Required. The account; its output-only fields are ignored (AIP-203)."""
@@ -270,10 +337,11 @@ class CreateServiceAccountRequest(_message.Message):
         *,
         service_account: Global___ServiceAccount | None = ...,
         request_id: _builtins.str = ...,
+        without_secret: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["service_account", b"service_account"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "service_account", b"service_account"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "service_account", b"service_account", "without_secret", b"without_secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -433,7 +501,7 @@ class UpdateServiceAccountRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields to change: `name`, `description`, `role`, `rate_limit`, `scopes`, `audiences`, `served_audiences`,
-        `introspection_only`, or `*` for all of these; empty: those of them that are set (AIP-134).
+        `introspection_only`, `public_keys`, or `*` for all of these; empty: those of them that are set (AIP-134).
         """
 
     def __init__(
@@ -684,12 +752,15 @@ class RotateSecretRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REVOKE_TOKENS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required. The account's id or `client_id`."""
     etag: _builtins.str
     """If given, the present etag (ABORTED if not)."""
     request_id: _builtins.str
     """As in CreateServiceAccountRequest (AIP-155). Never logged."""
+    revoke_tokens: _builtins.bool
+    """Also makes every token void that was issued to the account before; only with an `overlap` of 0."""
     @_builtins.property
     def overlap(self) -> _duration_pb2.Duration:
         """How long the old secret lives on: 0 to 30 days, never past its own expiry; unset: 24 hours; 0: it dies now."""
@@ -701,10 +772,11 @@ class RotateSecretRequest(_message.Message):
         etag: _builtins.str = ...,
         overlap: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
+        revoke_tokens: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "overlap", b"overlap", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "overlap", b"overlap", "request_id", b"request_id", "revoke_tokens", b"revoke_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

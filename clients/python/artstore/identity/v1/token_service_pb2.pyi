@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _KeyState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_STATE_UNSPECIFIED: _KeyState.ValueType  # 0
+    """Not given."""
+    KEY_STATE_PREPARED: _KeyState.ValueType  # 1
+    """Published, so that verifiers know it before it signs."""
+    KEY_STATE_ACTIVE: _KeyState.ValueType  # 2
+    """Signs new tokens; exactly one key is active."""
+    KEY_STATE_RETIRED: _KeyState.ValueType  # 3
+    """Published until the last token that it signed has expired."""
+    KEY_STATE_REVOKED: _KeyState.ValueType  # 4
+    """Not published any more; its tokens are refused."""
+
+class KeyState(_KeyState, metaclass=_KeyStateEnumTypeWrapper):
+    """Where a signing key is in its life (AIP-216)."""
+
+KEY_STATE_UNSPECIFIED: KeyState.ValueType  # 0
+"""Not given."""
+KEY_STATE_PREPARED: KeyState.ValueType  # 1
+"""Published, so that verifiers know it before it signs."""
+KEY_STATE_ACTIVE: KeyState.ValueType  # 2
+"""Signs new tokens; exactly one key is active."""
+KEY_STATE_RETIRED: KeyState.ValueType  # 3
+"""Published until the last token that it signed has expired."""
+KEY_STATE_REVOKED: KeyState.ValueType  # 4
+"""Not published any more; its tokens are refused."""
+Global___KeyState: _TypeAlias = KeyState  # noqa: Y015
 
 @_typing.final
 class IssueTokenRequest(_message.Message):
@@ -433,6 +466,10 @@ class GetServerMetadataResponse(_message.Message):
     REVOCATION_ENDPOINT_FIELD_NUMBER: _builtins.int
     REVOCATION_ENDPOINT_AUTH_METHODS_SUPPORTED_FIELD_NUMBER: _builtins.int
     SERVICE_DOCUMENTATION_FIELD_NUMBER: _builtins.int
+    TOKEN_ENDPOINT_AUTH_SIGNING_ALG_VALUES_SUPPORTED_FIELD_NUMBER: _builtins.int
+    INTROSPECTION_ENDPOINT_AUTH_SIGNING_ALG_VALUES_SUPPORTED_FIELD_NUMBER: _builtins.int
+    REVOCATION_ENDPOINT_AUTH_SIGNING_ALG_VALUES_SUPPORTED_FIELD_NUMBER: _builtins.int
+    REVOCATIONS_URI_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     """The issuer identifier, a URL; `iss` in every token."""
     token_endpoint: _builtins.str
@@ -445,6 +482,8 @@ class GetServerMetadataResponse(_message.Message):
     """URL of the revocation endpoint (RFC 7009)."""
     service_documentation: _builtins.str
     """URL of the documentation."""
+    revocations_uri: _builtins.str
+    """URL of the revocations as a signed JWT; a member of our own."""
     @_builtins.property
     def scopes_supported(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes this server knows."""
@@ -469,6 +508,18 @@ class GetServerMetadataResponse(_message.Message):
     def revocation_endpoint_auth_methods_supported(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """How clients may authenticate at the revocation endpoint."""
 
+    @_builtins.property
+    def token_endpoint_auth_signing_alg_values_supported(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The algorithms that client assertions may be signed with at the token endpoint."""
+
+    @_builtins.property
+    def introspection_endpoint_auth_signing_alg_values_supported(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The same at the introspection endpoint."""
+
+    @_builtins.property
+    def revocation_endpoint_auth_signing_alg_values_supported(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The same at the revocation endpoint."""
+
     def __init__(
         self,
         *,
@@ -484,11 +535,318 @@ class GetServerMetadataResponse(_message.Message):
         revocation_endpoint: _builtins.str = ...,
         revocation_endpoint_auth_methods_supported: _abc.Iterable[_builtins.str] | None = ...,
         service_documentation: _builtins.str = ...,
+        token_endpoint_auth_signing_alg_values_supported: _abc.Iterable[_builtins.str] | None = ...,
+        introspection_endpoint_auth_signing_alg_values_supported: _abc.Iterable[_builtins.str] | None = ...,
+        revocation_endpoint_auth_signing_alg_values_supported: _abc.Iterable[_builtins.str] | None = ...,
+        revocations_uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_types_supported", b"grant_types_supported", "introspection_endpoint", b"introspection_endpoint", "introspection_endpoint_auth_methods_supported", b"introspection_endpoint_auth_methods_supported", "issuer", b"issuer", "jwks_uri", b"jwks_uri", "response_types_supported", b"response_types_supported", "revocation_endpoint", b"revocation_endpoint", "revocation_endpoint_auth_methods_supported", b"revocation_endpoint_auth_methods_supported", "scopes_supported", b"scopes_supported", "service_documentation", b"service_documentation", "token_endpoint", b"token_endpoint", "token_endpoint_auth_methods_supported", b"token_endpoint_auth_methods_supported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_types_supported", b"grant_types_supported", "introspection_endpoint", b"introspection_endpoint", "introspection_endpoint_auth_methods_supported", b"introspection_endpoint_auth_methods_supported", "introspection_endpoint_auth_signing_alg_values_supported", b"introspection_endpoint_auth_signing_alg_values_supported", "issuer", b"issuer", "jwks_uri", b"jwks_uri", "response_types_supported", b"response_types_supported", "revocation_endpoint", b"revocation_endpoint", "revocation_endpoint_auth_methods_supported", b"revocation_endpoint_auth_methods_supported", "revocation_endpoint_auth_signing_alg_values_supported", b"revocation_endpoint_auth_signing_alg_values_supported", "revocations_uri", b"revocations_uri", "scopes_supported", b"scopes_supported", "service_documentation", b"service_documentation", "token_endpoint", b"token_endpoint", "token_endpoint_auth_methods_supported", b"token_endpoint_auth_methods_supported", "token_endpoint_auth_signing_alg_values_supported", b"token_endpoint_auth_signing_alg_values_supported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerMetadataResponse: _TypeAlias = GetServerMetadataResponse  # noqa: Y015
+
+@_typing.final
+class WatchTrustRequest(_message.Message):
+    """From where to follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    AFTER_HASH_FIELD_NUMBER: _builtins.int
+    after_sequence: _builtins.int
+    """The last sequence that the caller has applied; 0: begin with a snapshot."""
+    after_hash: _builtins.bytes
+    """The hash that came with that sequence. OUT_OF_RANGE where the ledger has another one there (a restored backup)."""
+    def __init__(
+        self,
+        *,
+        after_sequence: _builtins.int = ...,
+        after_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_hash", b"after_hash", "after_sequence", b"after_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTrustRequest: _TypeAlias = WatchTrustRequest  # noqa: Y015
+
+@_typing.final
+class WatchTrustResponse(_message.Message):
+    """One message of the stream. Once it is applied the caller knows everything up to `sequence`, except that a chunk of
+    a snapshot only counts together with all of its chunks.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The ledger's sequence that this is complete up to."""
+    hash: _builtins.bytes
+    """The hash of that ledger row, 32 bytes: a published head, against which an auditor finds a cut-off tail."""
+    @_builtins.property
+    def snapshot(self) -> Global___TrustSnapshot:
+        """A chunk of a snapshot, of at most 256 KiB; the first one makes everything known before void."""
+
+    @_builtins.property
+    def changes(self) -> Global___TrustChanges:
+        """What has changed since the message before."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___TrustHeartbeat:
+        """Nothing has changed."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        hash: _builtins.bytes = ...,
+        snapshot: Global___TrustSnapshot | None = ...,
+        changes: Global___TrustChanges | None = ...,
+        heartbeat: Global___TrustHeartbeat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "content", b"content", "heartbeat", b"heartbeat", "snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "content", b"content", "hash", b"hash", "heartbeat", b"heartbeat", "sequence", b"sequence", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["snapshot", "changes", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___WatchTrustResponse: _TypeAlias = WatchTrustResponse  # noqa: Y015
+
+@_typing.final
+class TrustSnapshot(_message.Message):
+    """A part of all that a verifier must know."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    REVOKED_TOKENS_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.int
+    """Which chunk this is, from 0."""
+    last: _builtins.bool
+    """Whether it is the last one."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrustedKey]:
+        """The published keys; those that are missing are not trusted."""
+
+    @_builtins.property
+    def revoked_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevokedToken]:
+        """Tokens that were revoked and may not have expired."""
+
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountTrust]:
+        """Accounts that are suspended or deleted, or whose older tokens are void."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___TrustedKey] | None = ...,
+        revoked_tokens: _abc.Iterable[Global___RevokedToken] | None = ...,
+        accounts: _abc.Iterable[Global___AccountTrust] | None = ...,
+        chunk: _builtins.int = ...,
+        last: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "chunk", b"chunk", "keys", b"keys", "last", b"last", "revoked_tokens", b"revoked_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrustSnapshot: _TypeAlias = TrustSnapshot  # noqa: Y015
+
+@_typing.final
+class TrustChanges(_message.Message):
+    """Changes in the order of the ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    REVOKED_TOKENS_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrustedKey]:
+        """Keys as they are now; one that is revoked, or retired and gone, comes in KEY_STATE_REVOKED."""
+
+    @_builtins.property
+    def revoked_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevokedToken]:
+        """Tokens that were revoked."""
+
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountTrust]:
+        """Accounts as they are now."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___TrustedKey] | None = ...,
+        revoked_tokens: _abc.Iterable[Global___RevokedToken] | None = ...,
+        accounts: _abc.Iterable[Global___AccountTrust] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "keys", b"keys", "revoked_tokens", b"revoked_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrustChanges: _TypeAlias = TrustChanges  # noqa: Y015
+
+@_typing.final
+class TrustHeartbeat(_message.Message):
+    """Says that the server is up to date."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrustHeartbeat: _TypeAlias = TrustHeartbeat  # noqa: Y015
+
+@_typing.final
+class TrustedKey(_message.Message):
+    """A signing key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    state: Global___KeyState.ValueType
+    """Where it is in its life."""
+    @_builtins.property
+    def key(self) -> Global___JsonWebKey:
+        """The public key; of one that is not published any more only the `kid`."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___JsonWebKey | None = ...,
+        state: Global___KeyState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrustedKey: _TypeAlias = TrustedKey  # noqa: Y015
+
+@_typing.final
+class RevokedToken(_message.Message):
+    """A revoked token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JTI_FIELD_NUMBER: _builtins.int
+    EXP_FIELD_NUMBER: _builtins.int
+    jti: _builtins.str
+    """The token's `jti`."""
+    exp: _builtins.int
+    """The token's `exp`, in seconds since 1970-01-01 UTC: it need not be remembered for longer."""
+    def __init__(
+        self,
+        *,
+        jti: _builtins.str = ...,
+        exp: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exp", b"exp", "jti", b"jti"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokedToken: _TypeAlias = RevokedToken  # noqa: Y015
+
+@_typing.final
+class AccountTrust(_message.Message):
+    """What is to be known of an account: whether its tokens are refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """The account's id, `sub` in its tokens."""
+    state: _service_account_service_pb2.State.ValueType
+    """STATE_SUSPENDED and STATE_DELETED: its tokens are refused whatever their `iat`."""
+    epoch: _builtins.int
+    """Tokens with a lower `epoch` are refused."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        state: _service_account_service_pb2.State.ValueType = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "epoch", b"epoch", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountTrust: _TypeAlias = AccountTrust  # noqa: Y015
+
+@_typing.final
+class GetRevocationsRequest(_message.Message):
+    """Nothing to say: the revocations are public."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRevocationsRequest: _TypeAlias = GetRevocationsRequest  # noqa: Y015
+
+@_typing.final
+class GetRevocationsResponse(_message.Message):
+    """The revocations as a signed JWT."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVOCATIONS_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    revocations: _builtins.str
+    """A JWT with `typ: revocations+jwt`; claims `iss`, `iat`, `exp`, `sequence`, `hash`, `jtis` (an object: `jti` to
+    `exp`), `accounts` (an object: account id to `suspended` or `deleted`), `epochs` (an object: account id to the
+    lowest `epoch` that is not refused).
+    """
+    @_builtins.property
+    def max_age(self) -> _duration_pb2.Duration:
+        """How long it may be kept without asking again; over HTTP `Cache-Control: max-age`."""
+
+    def __init__(
+        self,
+        *,
+        revocations: _builtins.str = ...,
+        max_age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_age", b"max_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_age", b"max_age", "revocations", b"revocations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRevocationsResponse: _TypeAlias = GetRevocationsResponse  # noqa: Y015

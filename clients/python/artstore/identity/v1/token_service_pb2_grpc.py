@@ -65,6 +65,16 @@ class TokenServiceStub(object):
                 request_serializer=artstore_dot_identity_dot_v1_dot_token__service__pb2.GetServerMetadataRequest.SerializeToString,
                 response_deserializer=artstore_dot_identity_dot_v1_dot_token__service__pb2.GetServerMetadataResponse.FromString,
                 _registered_method=True)
+        self.WatchTrust = channel.unary_stream(
+                '/artstore.identity.v1.TokenService/WatchTrust',
+                request_serializer=artstore_dot_identity_dot_v1_dot_token__service__pb2.WatchTrustRequest.SerializeToString,
+                response_deserializer=artstore_dot_identity_dot_v1_dot_token__service__pb2.WatchTrustResponse.FromString,
+                _registered_method=True)
+        self.GetRevocations = channel.unary_unary(
+                '/artstore.identity.v1.TokenService/GetRevocations',
+                request_serializer=artstore_dot_identity_dot_v1_dot_token__service__pb2.GetRevocationsRequest.SerializeToString,
+                response_deserializer=artstore_dot_identity_dot_v1_dot_token__service__pb2.GetRevocationsResponse.FromString,
+                _registered_method=True)
 
 
 class TokenServiceServicer(object):
@@ -112,6 +122,25 @@ class TokenServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchTrust(self, request, context):
+        """Follows what a verifier must know: keys, revoked tokens, accounts that are refused. First a consistent snapshot in
+        chunks, or, after `after_sequence`, only what has happened since; then every change as it happens, and a heartbeat
+        each second for as long as the server itself is up to date. Takes `authorization: Bearer` metadata: a token of any
+        live account, for the issuer or for the service's default audience; the stream ends (UNAUTHENTICATED) with that
+        token. OUT_OF_RANGE for a sequence that this server can't go on from: start over with none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRevocations(self, request, context):
+        """What WatchTrust's snapshot says, but for the keys, as a signed JWT to be cached by verifiers that can't hold a
+        stream. Public.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TokenServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +168,16 @@ def add_TokenServiceServicer_to_server(servicer, server):
                     servicer.GetServerMetadata,
                     request_deserializer=artstore_dot_identity_dot_v1_dot_token__service__pb2.GetServerMetadataRequest.FromString,
                     response_serializer=artstore_dot_identity_dot_v1_dot_token__service__pb2.GetServerMetadataResponse.SerializeToString,
+            ),
+            'WatchTrust': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTrust,
+                    request_deserializer=artstore_dot_identity_dot_v1_dot_token__service__pb2.WatchTrustRequest.FromString,
+                    response_serializer=artstore_dot_identity_dot_v1_dot_token__service__pb2.WatchTrustResponse.SerializeToString,
+            ),
+            'GetRevocations': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRevocations,
+                    request_deserializer=artstore_dot_identity_dot_v1_dot_token__service__pb2.GetRevocationsRequest.FromString,
+                    response_serializer=artstore_dot_identity_dot_v1_dot_token__service__pb2.GetRevocationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -281,6 +320,60 @@ class TokenService(object):
             '/artstore.identity.v1.TokenService/GetServerMetadata',
             artstore_dot_identity_dot_v1_dot_token__service__pb2.GetServerMetadataRequest.SerializeToString,
             artstore_dot_identity_dot_v1_dot_token__service__pb2.GetServerMetadataResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTrust(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/artstore.identity.v1.TokenService/WatchTrust',
+            artstore_dot_identity_dot_v1_dot_token__service__pb2.WatchTrustRequest.SerializeToString,
+            artstore_dot_identity_dot_v1_dot_token__service__pb2.WatchTrustResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRevocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/artstore.identity.v1.TokenService/GetRevocations',
+            artstore_dot_identity_dot_v1_dot_token__service__pb2.GetRevocationsRequest.SerializeToString,
+            artstore_dot_identity_dot_v1_dot_token__service__pb2.GetRevocationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

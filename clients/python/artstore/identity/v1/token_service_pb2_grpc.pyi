@@ -53,6 +53,17 @@ class TokenServiceStub:
     """The public keys that verify this service's tokens (RFC 7517). Public."""
     GetServerMetadata: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.GetServerMetadataRequest, _token_service_pb2.GetServerMetadataResponse]
     """The authorization server's metadata (RFC 8414). Public."""
+    WatchTrust: _grpc.UnaryStreamMultiCallable[_token_service_pb2.WatchTrustRequest, _token_service_pb2.WatchTrustResponse]
+    """Follows what a verifier must know: keys, revoked tokens, accounts that are refused. First a consistent snapshot in
+    chunks, or, after `after_sequence`, only what has happened since; then every change as it happens, and a heartbeat
+    each second for as long as the server itself is up to date. Takes `authorization: Bearer` metadata: a token of any
+    live account, for the issuer or for the service's default audience; the stream ends (UNAUTHENTICATED) with that
+    token. OUT_OF_RANGE for a sequence that this server can't go on from: start over with none.
+    """
+    GetRevocations: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.GetRevocationsRequest, _token_service_pb2.GetRevocationsResponse]
+    """What WatchTrust's snapshot says, but for the keys, as a signed JWT to be cached by verifiers that can't hold a
+    stream. Public.
+    """
 
 @_typing.type_check_only
 class TokenServiceAsyncStub(TokenServiceStub):
@@ -78,6 +89,17 @@ class TokenServiceAsyncStub(TokenServiceStub):
     """The public keys that verify this service's tokens (RFC 7517). Public."""
     GetServerMetadata: _aio.UnaryUnaryMultiCallable[_token_service_pb2.GetServerMetadataRequest, _token_service_pb2.GetServerMetadataResponse]  # type: ignore[assignment]
     """The authorization server's metadata (RFC 8414). Public."""
+    WatchTrust: _aio.UnaryStreamMultiCallable[_token_service_pb2.WatchTrustRequest, _token_service_pb2.WatchTrustResponse]  # type: ignore[assignment]
+    """Follows what a verifier must know: keys, revoked tokens, accounts that are refused. First a consistent snapshot in
+    chunks, or, after `after_sequence`, only what has happened since; then every change as it happens, and a heartbeat
+    each second for as long as the server itself is up to date. Takes `authorization: Bearer` metadata: a token of any
+    live account, for the issuer or for the service's default audience; the stream ends (UNAUTHENTICATED) with that
+    token. OUT_OF_RANGE for a sequence that this server can't go on from: start over with none.
+    """
+    GetRevocations: _aio.UnaryUnaryMultiCallable[_token_service_pb2.GetRevocationsRequest, _token_service_pb2.GetRevocationsResponse]  # type: ignore[assignment]
+    """What WatchTrust's snapshot says, but for the keys, as a signed JWT to be cached by verifiers that can't hold a
+    stream. Public.
+    """
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
     """Issues, introspects and revokes OAuth 2.0 access tokens, and publishes what is needed to verify them locally.
@@ -130,5 +152,28 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_token_service_pb2.GetServerMetadataResponse, _abc.Awaitable[_token_service_pb2.GetServerMetadataResponse]]:
         """The authorization server's metadata (RFC 8414). Public."""
+
+    @_abc_1.abstractmethod
+    def WatchTrust(
+        self,
+        request: _token_service_pb2.WatchTrustRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_token_service_pb2.WatchTrustResponse], _abc.AsyncIterator[_token_service_pb2.WatchTrustResponse]]:
+        """Follows what a verifier must know: keys, revoked tokens, accounts that are refused. First a consistent snapshot in
+        chunks, or, after `after_sequence`, only what has happened since; then every change as it happens, and a heartbeat
+        each second for as long as the server itself is up to date. Takes `authorization: Bearer` metadata: a token of any
+        live account, for the issuer or for the service's default audience; the stream ends (UNAUTHENTICATED) with that
+        token. OUT_OF_RANGE for a sequence that this server can't go on from: start over with none.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRevocations(
+        self,
+        request: _token_service_pb2.GetRevocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.GetRevocationsResponse, _abc.Awaitable[_token_service_pb2.GetRevocationsResponse]]:
+        """What WatchTrust's snapshot says, but for the keys, as a signed JWT to be cached by verifiers that can't hold a
+        stream. Public.
+        """
 
 def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
