@@ -167,4 +167,4 @@ async def test_missing_folder_is_unavailable(tmp_path: Path) -> None:
 
 def test_head_revision_is_the_latest_migration() -> None:
     """The revision that the program needs is that of its last migration."""
-    assert head_revision() == "0001"
+    assert head_revision() == "0002"
