@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from artstore_grpc import installation, jobs
@@ -19,6 +20,7 @@ from artstore_grpc.audiences import Audiences
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
 from artstore_grpc.doors import Doors, address_of
+from artstore_grpc.ephemeral.announcements import RedisAnnouncements
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.ephemeral.redis import RedisLimiter
@@ -28,7 +30,8 @@ from artstore_grpc.installation import Administrator, AlreadyBootstrapped
 from artstore_grpc.keys import Keyring
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.replays import Replays
-from artstore_grpc.replica import POLL_INTERVAL, Replica
+from artstore_grpc.replica import Replica, nobody
+from artstore_grpc.revocations import Revocations
 from artstore_grpc.rotation import Rotation
 from artstore_grpc.rpc.descriptors import SERVICES
 from artstore_grpc.rpc.health import Health
@@ -37,18 +40,21 @@ from artstore_grpc.rpc.service_account_service import ServiceAccountService
 from artstore_grpc.rpc.token_service import TokenService
 from artstore_grpc.secrets import Hasher
 from artstore_grpc.settings import Address, InvalidSettings, Settings
-from artstore_grpc.store import schema
+from artstore_grpc.store import notifications, schema
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.telemetry.logs import Logger, capture_library_logs, configured
 from artstore_grpc.telemetry.metrics import Metrics
 from artstore_grpc.tokens import Tokens
 from artstore_grpc.usage import FLUSH_INTERVAL, Usage
 from artstore_grpc.vault import Vault, WrongKey
+from artstore_grpc.watches import Watches
 
 __all__ = ["Administrator", "AlreadyBootstrapped", "Started", "bootstrap", "serve"]
 
 T = TypeVar("T")
 
+LISTEN_RETRY = timedelta(seconds=1)
+"""How soon a broken LISTEN is tried again; the poll goes on meanwhile."""
 LOAD_RETRY = timedelta(milliseconds=250)
 """How often a start with the database down tries again."""
 
@@ -72,7 +78,7 @@ class Loaded:
     administrator: Administrator | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """Everything between the store and the doors."""
 
@@ -80,6 +86,8 @@ class Parts:
     vault: Vault
     keyring: Keyring
     replica: Replica
+    announcements: RedisAnnouncements | None
+    watches: Watches
     usage: Usage
     hasher: Hasher
     accounts: Accounts
@@ -107,7 +115,14 @@ async def parts(
         metrics = Metrics()
         hasher = Hasher(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
         stack.callback(hasher.close)
-        replica = Replica(store, now, outage_window=settings.outage_window, on_change=changed.set)
+        announcements = announcing(settings, stack, logger)
+        replica = Replica(
+            store,
+            now,
+            outage_window=settings.outage_window,
+            on_change=changed.set,
+            announce=announcements.announce if announcements else nobody,
+        )
         keyring = Keyring(store, vault, now, algorithm=settings.signing_algorithm, issuer=issuer)
         usage = Usage(store)
         audiences = Audiences(settings.audience, issuer)
@@ -119,6 +134,7 @@ async def parts(
             attempts=attempts,
             usage=usage,
             issuer=issuer,
+            audience=settings.audience,
             now=now,
         )
         tokens = Tokens(
@@ -140,8 +156,10 @@ async def parts(
             now=now,
         )
         rotation = Rotation(changes=changes, hasher=hasher, usage=usage, now=now)
+        watches = Watches(replica, now, max_streams=settings.max_streams)
+        revocations = Revocations(replica, keyring, now, issuer=issuer)
         servicers: dict[str, object] = {
-            "TokenService": TokenService(tokens, keyring, metrics, issuer),
+            "TokenService": TokenService(tokens, keyring, watches, revocations, metrics, issuer),
             "ServiceAccountService": ServiceAccountService(accounts, rotation, audiences, now),
         }
         pipeline = Pipeline(
@@ -155,7 +173,21 @@ async def parts(
             max_in_flight=settings.max_in_flight,
         )
         health = Health(tuple(service.full_name for service in SERVICES))
-        made = Parts(store, vault, keyring, replica, usage, hasher, accounts, pipeline, health, metrics, changed)
+        made = Parts(
+            store=store,
+            vault=vault,
+            keyring=keyring,
+            replica=replica,
+            announcements=announcements,
+            watches=watches,
+            usage=usage,
+            hasher=hasher,
+            accounts=accounts,
+            pipeline=pipeline,
+            health=health,
+            metrics=metrics,
+            changed=changed,
+        )
         watch(made)
         yield made
 
@@ -172,12 +204,22 @@ def limiters(settings: Settings, stack: AsyncExitStack, logger: Logger) -> tuple
     return made[0], made[1]
 
 
+def announcing(settings: Settings, stack: AsyncExitStack, logger: Logger) -> RedisAnnouncements | None:
+    """What wakes the other processes after a write; None where there is no Redis."""
+    if not settings.redis_url:
+        return None
+    made = RedisAnnouncements(settings.redis_url, logger)
+    stack.push_async_callback(made.close)
+    return made
+
+
 def watch(made: Parts) -> None:
     """The gauges that are read from the parts themselves."""
     gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
         ("artstore_calls_in_flight", "Calls in progress.", lambda: made.pipeline.in_flight),
         ("artstore_bcrypt_pending", "bcrypt hashes waiting or under way.", lambda: made.hasher.pending),
         ("artstore_bcrypt_computed", "bcrypt hashes since the start.", lambda: made.hasher.computed),
+        ("artstore_trust_streams", "Trust feeds being followed.", lambda: made.watches.count),
         ("artstore_ledger_sequence", "The last ledger row applied.", lambda: made.replica.sequence),
         ("artstore_database_outage", "1 while the database is down.", lambda: float(made.replica.outage)),
     )
@@ -219,6 +261,7 @@ async def serve(
             gateway=gateway,
             pipeline=made.pipeline,
             health=made.health,
+            watches=made.watches,
             metrics=made.metrics,
             logger=log,
             stack=stack,
@@ -229,7 +272,7 @@ async def serve(
             log.info("listening", grpc=str(at.grpc), gateway=str(at.gateway), metrics=str(at.metrics))
             loaded = await unless(stopping, load(settings, made, log))
             if loaded is not None:
-                await background(made, log, now, stack)
+                await background(settings, made, log, now, stack)
                 log.info("ready", issuer=issuer)
                 on_started(Started(at.grpc, at.gateway, at.metrics, at.health, issuer, loaded.administrator))
                 await stopping.wait()
@@ -290,7 +333,9 @@ async def first_administrator(settings: Settings, made: Parts) -> Administrator 
         return None
 
 
-async def background(made: Parts, logger: Logger, now: Callable[[], datetime], stack: AsyncExitStack) -> None:
+async def background(
+    settings: Settings, made: Parts, logger: Logger, now: Callable[[], datetime], stack: AsyncExitStack
+) -> None:
     """Starts what happens by itself; it ends with the stack, which flushes last uses once more."""
     purge = jobs.Purge(made.store, uuid.uuid4().hex, now)
 
@@ -300,12 +345,19 @@ async def background(made: Parts, logger: Logger, now: Callable[[], datetime], s
         logger.info("database", up=not made.replica.outage, serving=made.replica.serving)
         await made.changed.wait()
 
-    work = (
-        jobs.forever("tail", POLL_INTERVAL, made.replica.poll, logger),
+    async def listen() -> None:
+        await notifications.listen(settings.store_url, made.replica.wake)
+
+    work = [
+        jobs.forever("tail", timedelta(0), made.replica.tail, logger),
         jobs.forever("usage", FLUSH_INTERVAL, made.usage.flush, logger),
         jobs.forever("purge", jobs.PURGE_INTERVAL, purge.run, logger),
         jobs.forever("health", timedelta(0), follow, logger),
-    )
+        jobs.forever("listen", LISTEN_RETRY, listen, logger),
+    ]
+    if made.announcements is not None:
+        hear = partial(made.announcements.listen, made.replica.wake)
+        work.append(jobs.forever("announcements", LISTEN_RETRY, hear, logger))
     stack.push_async_callback(made.usage.flush)
     for task in [asyncio.create_task(each) for each in work]:
         stack.push_async_callback(ended, task)

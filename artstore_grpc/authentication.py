@@ -41,6 +41,7 @@ class Authenticator:
         attempts: Attempts,
         usage: Usage,
         issuer: str,
+        audience: str,
         now: Callable[[], datetime],
     ) -> None:
         self._replica = replica
@@ -49,6 +50,7 @@ class Authenticator:
         self._attempts = attempts
         self._usage = usage
         self._issuer = issuer
+        self._audience = audience
         self._now = now
 
     async def client(self, credentials: Credentials, source: str) -> Caller:
@@ -74,8 +76,9 @@ class Authenticator:
         self._usage.note(secret.id, now, source)
         return Caller(account, frozenset(account.granted_scopes), secret.id)
 
-    async def bearer(self, authorization: str | None) -> Caller:
-        """The live account of an access token made for this service alone. Raises InvalidToken, StoreUnavailable."""
+    async def bearer(self, authorization: str | None, *, default_audience_too: bool = False) -> Caller:
+        """The live account of an access token made for this service alone, or for the default audience too. Raises
+        InvalidToken, StoreUnavailable."""
         scheme, _, token = (authorization or "").strip().partition(" ")
         if scheme.lower() != "bearer":
             raise InvalidToken(reason="MISSING_TOKEN", cause="no bearer token")
@@ -83,18 +86,21 @@ class Authenticator:
             claims = self._keyring.verify(token.strip())
         except BadToken as error:
             raise InvalidToken(cause=str(error)) from None
-        if claims["aud"] not in (self._issuer, [self._issuer]):
+        if claims["aud"] not in (self._issuer, [self._issuer]) and not (
+            default_audience_too and claims["aud"] in (self._audience, [self._audience])
+        ):
             raise InvalidToken(reason="WRONG_AUDIENCE", cause="audience is not the issuer alone")
         account = await self.live(claims)
         if account is None:
             raise InvalidToken(cause="revoked, or its account isn't active")
-        return Caller(account, frozenset(claims.get("scope", "").split()) & frozenset(account.granted_scopes))
+        scopes = frozenset(claims.get("scope", "").split()) & frozenset(account.granted_scopes)
+        return Caller(account, scopes, claims=claims)
 
     async def live(self, claims: dict[str, object]) -> Account | None:
         """The account of verified claims; None if the token was revoked, or its account is not active any more."""
         account = await self._replica.account(str(claims["sub"]))
         if account is None or account.state(self._now()) is not State.ACTIVE:
             return None
-        if claims.get("epoch") != account.epoch or self._replica.is_revoked(str(claims["jti"])):
+        if claims.get("epoch") != account.epoch or self._replica.trust.is_revoked(str(claims["jti"])):
             return None
         return account

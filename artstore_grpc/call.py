@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -32,6 +33,8 @@ class Caller:
     scopes: frozenset[str]
     secret_id: str = ""
     """The secret it authenticated with; empty for a bearer of a token."""
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    """What the token says that it bears; empty for one that bears none."""
 
 
 @dataclass(slots=True)

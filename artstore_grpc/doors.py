@@ -16,6 +16,7 @@ from artstore_grpc.rpc.health import Health
 from artstore_grpc.settings import Address, Settings
 from artstore_grpc.telemetry.logs import Logger
 from artstore_grpc.telemetry.metrics import Metrics, serve_metrics
+from artstore_grpc.watches import Watches
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,13 @@ class Doors:
         gateway: socket.socket | None,
         pipeline: Pipeline,
         health: Health,
+        watches: Watches,
         metrics: Metrics,
         logger: Logger,
         stack: AsyncExitStack,
     ) -> None:
         self._health = health
+        self._watches = watches
         self._delay_seconds = settings.drain_delay.total_seconds()
         self._grace_seconds = settings.drain_grace.total_seconds()
         self._rpc = [server.server(pipeline, health, settings.trusted_proxies)]
@@ -63,12 +66,13 @@ class Doors:
             await self._gateway.start()
 
     async def drain(self) -> None:
-        """Readiness goes first; calls in flight finish within the grace; an open Watch doesn't hold that up."""
+        """Readiness goes first; calls in flight finish within the grace; open streams don't hold that up."""
         known_as_ready = self._health.ready  # otherwise no balancer has to notice: a refused start ends at once
         await self._health.drain()
         if known_as_ready:
             await asyncio.sleep(self._delay_seconds)
         self._health.end_watches()
+        self._watches.end()
         closing: list[Awaitable[None]] = [each.stop(self._grace_seconds) for each in self._rpc]
         if self._gateway is not None:
             closing.append(self._gateway.stop())

@@ -281,6 +281,21 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountTrust:
+    """Whether an account's tokens are refused: all of them, or those with a lower epoch."""
+
+    id: str
+    suspended: bool = False
+    deleted: bool = False
+    epoch: int = 0
+    epoch_time: datetime | None = None
+
+    @property
+    def refused(self) -> bool:
+        return self.suspended or self.deleted
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
     """The answer to a request that carried a `request_id`; `key` and `digest` are HMACs, `sealed` None once void."""
 

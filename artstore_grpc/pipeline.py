@@ -8,8 +8,9 @@ leaves here is an IdentityError; this is the one place that catches everything.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -36,12 +37,17 @@ Behavior = Callable[[Any, Call], Awaitable[Message]]
 """A method: its message and the call in, its answer out."""
 
 
+StreamBehavior = Callable[[Any, Call], AsyncGenerator[bytes]]
+"""A method that answers by a stream: of messages as they go on the wire, since many callers get the same ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """A method as the pipeline runs it: `check` refuses what is wrong whoever sends it, before authentication."""
 
     request: type[Message]
-    behavior: Behavior
+    behavior: Any
+    """A Behavior, or a StreamBehavior."""
     check: Callable[[Any], None] | None = None
 
 
@@ -81,26 +87,53 @@ class Pipeline:
         except errors.IdentityError as refused:
             error = refused
             raise
-        except DeadlinePassed:
-            error = errors.DeadlineExceeded()
-            raise error from None
-        except errors.StoreUnavailable as down:
-            error = errors.Unavailable(reason="DATABASE_UNAVAILABLE", cause=str(down), retry_after=BUSY_RETRY)
-            raise error from None
         except asyncio.CancelledError:
             error = errors.DeadlineExceeded(reason="CANCELLED", cause="the caller went away")
             raise
-        except Exception as defect:
-            error = errors.Internal(cause=type(defect).__name__)
-            self._logger.exception("call failed unexpectedly", method=call.method, request_id=call.request_id)
+        except Exception as other:
+            error = self._told(other, call)
             raise error from None
         finally:
             self.in_flight -= 1
             self._finished(call, error, time.perf_counter() - started)
 
+    async def stream(self, message: Message | bytes, call: Call) -> AsyncGenerator[bytes]:
+        """As a call, for a method that answers by a stream. It has no bound in time but the caller's; how many there
+        may be at once is for the method. That the caller goes away is its ordinary end."""
+        started = time.perf_counter()
+        error: errors.IdentityError | None = None
+        try:
+            method, decoded = await within(MAX_SECONDS, self._admitted(message, call))
+            async with contextlib.aclosing(method.behavior(decoded, call)) as answers:
+                async for answer in answers:
+                    yield answer
+        except errors.IdentityError as refused:
+            error = refused
+            raise
+        except Exception as other:
+            error = self._told(other, call)
+            raise error from None
+        finally:
+            self._finished(call, error, time.perf_counter() - started)
+
+    def _told(self, other: Exception, call: Call) -> errors.IdentityError:
+        """What a caller is told of an exception that isn't one of ours already."""
+        if isinstance(other, DeadlinePassed):
+            return errors.DeadlineExceeded()
+        if isinstance(other, errors.StoreUnavailable):
+            return errors.Unavailable(reason="DATABASE_UNAVAILABLE", cause=str(other), retry_after=BUSY_RETRY)
+        self._logger.error("call failed unexpectedly", method=call.method, request_id=call.request_id, exc_info=other)
+        return errors.Internal(cause=type(other).__name__)
+
     async def _run(self, message: Message | bytes, call: Call) -> Message:
         if self.in_flight > self._max_in_flight:
             raise errors.Overloaded(reason="TOO_MANY_CALLS", retry_after=BUSY_RETRY)
+        method, decoded = await self._admitted(message, call)
+        answer: Message = await method.behavior(decoded, call)
+        return answer
+
+    async def _admitted(self, message: Message | bytes, call: Call) -> tuple[Method, Message]:
+        """The method and its message, once everything that comes before it has passed."""
         if call.method not in self.methods:
             raise errors.Unimplemented
         method, rule = self.methods[call.method]
@@ -115,7 +148,7 @@ class Pipeline:
             # Who proves itself by a secret (BEARER_OR_SELF) may act on its own account alone, which needs no scope.
             if rule.scope and not call.caller.secret_id and rule.scope not in call.caller.scopes:
                 raise errors.PermissionDenied("The token lacks the scope that this needs.", reason="INSUFFICIENT_SCOPE")
-        return await method.behavior(decoded, call)
+        return method, decoded
 
     async def _authenticated(self, rule: Rule, message: Message, call: Call) -> Caller | None:
         if rule.authentication is Authentication.NONE:
@@ -124,7 +157,8 @@ class Pipeline:
             return await self._authenticator.client(gathered(fields_of(message), call.authorization), call.source)
         if rule.authentication is Authentication.BEARER_OR_SELF and is_basic(call.authorization):
             return await self._authenticator.client(gathered(Credentials(), call.authorization), call.source)
-        return await self._authenticator.bearer(call.authorization)
+        anybody = rule.authentication is Authentication.BEARER_OF_ANYBODY
+        return await self._authenticator.bearer(call.authorization, default_audience_too=anybody)
 
     async def _charge(self, caller: Caller) -> None:
         wait = await self._limiter.charge(caller.account.id, caller.account.rate_limit)

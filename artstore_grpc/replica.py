@@ -1,8 +1,8 @@
 """What this process remembers of the store, kept true by tailing the ledger (DESIGN §4, reader 1).
 
-Accounts are read once and dropped when a ledger row touches them; live revocations are all held. The tail's poll is
-also the one monitor of the database: when it fails, `outage` begins, and remembered accounts keep being served until
-the outage window ends. Nothing here decides who may do what.
+Accounts are read once and dropped when a ledger row touches them; what verifiers must know is all held (trust.py). The
+tail's poll is also the one monitor of the database: when it fails, `outage` begins, and remembered accounts keep being
+served until the outage window ends. Nothing here decides who may do what.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -20,21 +20,31 @@ from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.lookups import LookUps
 from artstore_grpc.model import Account, EventKind, LedgerRow
 from artstore_grpc.store.protocol import Store
+from artstore_grpc.trust import EPOCH_MEMORY, Trust
 
 POLL_INTERVAL = timedelta(milliseconds=250)
 POLL_TIMEOUT = timedelta(seconds=2)
 """After so long without an answer the database counts as down."""
+MAX_STALENESS_SECONDS = 1e9
+BEAT_INTERVAL = timedelta(seconds=1)
+"""How often those who follow are told that nothing is missing (DESIGN §3, WatchTrust)."""
 FORGET_INTERVAL = timedelta(minutes=1)
 """How often expired revocations are dropped; till then they only refuse tokens that have expired anyway."""
 BATCH = 1000
+RECENT_ROWS = 1000
+"""How many rows of before the start are read, so that verifiers who come from another replica go on where they were."""
 MAX_ACCOUNTS = 100_000
 """About 2 KB each."""
 MAX_MISSES = 10_000
 """Client ids known not to exist, so that they cost what known ones do."""
 
 
+async def nobody() -> None:
+    """Announces nothing: no other process listens."""
+
+
 class Replica:
-    """One process's view: `sequence` is the last ledger row that it has applied."""
+    """One process's view. `announce` tells the other processes that there is something new to read."""
 
     def __init__(
         self,
@@ -44,32 +54,51 @@ class Replica:
         outage_window: timedelta,
         monotonic: Callable[[], float] = time.monotonic,
         on_change: Callable[[], None] = lambda: None,
+        announce: Callable[[], Awaitable[None]] = nobody,
     ) -> None:
-        self.sequence = 0
-        self._hash = b""
+        self.trust = Trust()
         self.outage_since: float | None = -math.inf  # until `load` has read the store
         self._store = store
         self._now = now
         self._monotonic = monotonic
         self._window_seconds = outage_window.total_seconds()
         self._on_change = on_change
+        self._announce = announce
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._client_ids: dict[str, str] = {}
         self._misses: OrderedDict[str, None] = OrderedDict()
-        self._revoked: dict[str, datetime] = {}
         self._forget_at = 0.0
+        self._beat_at = 0.0
+        self._fresh_at = -math.inf
+        self._woken = asyncio.Event()
         self._told = (True, False)
         self._catching_up = asyncio.Lock()
         self._by_id = LookUps(self._read_by_id)
         self._by_client_id = LookUps(self._read_by_client_id)
 
     async def load(self) -> None:
-        """Reads where the ledger stands and every live revocation. Raises StoreUnavailable."""
-        self.sequence, self._hash = await self._store.head()
-        for revocation in await self._store.revocations(self._now()):
-            self._revoked[revocation.jti] = revocation.expire_time
-        self.outage_since = None
+        """Reads where the ledger stands, and all that verifiers must know. Raises StoreUnavailable."""
+        started = self._monotonic()
+        head, now = await self._store.head(), self._now()
+        self.trust.load(
+            head,
+            await self._store.ledger(max(0, head[0] - RECENT_ROWS), RECENT_ROWS),
+            keys=await self._store.signing_keys(),
+            revocations=await self._store.revocations(now),
+            accounts=await self._store.account_trusts(now - EPOCH_MEMORY),
+        )
+        self.outage_since, self._fresh_at = None, started
         self._tell()
+
+    @property
+    def staleness(self) -> timedelta:
+        """How long ago this replica knew all that was committed: since its last good poll began."""
+        return timedelta(seconds=min(self._monotonic() - self._fresh_at, MAX_STALENESS_SECONDS))
+
+    @property
+    def sequence(self) -> int:
+        """The last ledger row that was applied."""
+        return self.trust.head[0]
 
     @property
     def outage(self) -> bool:
@@ -81,9 +110,6 @@ class Replica:
         """Whether remembered accounts may be served: the database is up, or the outage window has not ended."""
         since = self.outage_since
         return since is None or self._monotonic() - since < self._window_seconds
-
-    def is_revoked(self, jti: str) -> bool:
-        return jti in self._revoked
 
     async def account_by_client_id(self, client_id: str) -> Account | None:
         """An account, from memory if it is there. Raises StoreUnavailable when it isn't and can't be read."""
@@ -143,11 +169,11 @@ class Replica:
     async def catch_up(self) -> None:
         """Applies every ledger row committed by now; called by the poll, and after each write of this process."""
         async with self._catching_up:
-            full = await self._store.head() != (self.sequence, self._hash)  # two columns: what nearly every poll reads
+            full = await self._store.head() != self.trust.head  # two columns: what nearly every poll reads
             while full:
                 rows = await self._store.ledger(max(self.sequence - 1, 0), BATCH)
                 full = len(rows) == BATCH
-                if self.sequence and (not rows or rows[0].hash != self._hash):
+                if self.sequence and (not rows or (rows[0].sequence, rows[0].hash) != self.trust.head):
                     await self._start_over()
                     return
                 for row in rows[1 if self.sequence else 0 :]:  # the first was applied, and is read to be compared
@@ -155,19 +181,33 @@ class Replica:
 
     async def after_write(self) -> None:
         """Reads one's own write back; if that fails the write stands all the same, and the poll brings it."""
+        await self._announce()
         with contextlib.suppress(StoreUnavailable):
             await self.catch_up()
 
+    def wake(self) -> None:
+        """Has the tail poll at once."""
+        self._woken.set()
+
+    async def tail(self) -> None:
+        """One turn of the tail, until something is announced or POLL_INTERVAL has passed."""
+        self._woken.clear()
+        await self.poll()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL_INTERVAL.total_seconds()):
+                await self._woken.wait()
+
     async def poll(self) -> None:
         """One turn of the tail: catches up, and notices that the database went away or came back."""
+        started = self._monotonic()
         try:
             async with asyncio.timeout(POLL_TIMEOUT.total_seconds()):
                 await self.catch_up()
-            self.outage_since = None
+            self.outage_since, self._fresh_at = None, started
         except (StoreUnavailable, TimeoutError):
             if self.outage_since is None:
                 self.outage_since = self._monotonic()
-        self._forget_expired()
+        self._beat()
         self._tell()
 
     def _tell(self) -> None:
@@ -182,7 +222,6 @@ class Replica:
         self._accounts.clear()
         self._client_ids.clear()
         self._misses.clear()
-        self._revoked.clear()
         await self.load()
 
     def _remember(self, account: Account, sequence: int) -> None:
@@ -197,21 +236,20 @@ class Replica:
             self._client_ids.pop(oldest.id, None)
 
     def _apply(self, row: LedgerRow) -> None:
-        self.sequence, self._hash = row.sequence, row.hash
-        if row.kind == EventKind.TOKEN_REVOKED:
-            jti, expire_time = row.subject, datetime.fromisoformat(row.parsed()["expire_time"])
-            self._revoked[jti] = expire_time
-        elif row.kind == EventKind.ACCOUNT_CREATED:
+        self.trust.apply(row)
+        if row.kind == EventKind.ACCOUNT_CREATED:
             self._misses.clear()
         else:
             client_id = self._client_ids.pop(row.subject, None)
             if client_id is not None:
                 self._accounts.pop(client_id, None)
 
-    def _forget_expired(self) -> None:
-        if self._monotonic() < self._forget_at:
-            return
-        self._forget_at = self._monotonic() + FORGET_INTERVAL.total_seconds()
-        now = self._now()
-        for jti in [jti for jti, expire_time in self._revoked.items() if expire_time <= now]:
-            del self._revoked[jti]
+    def _beat(self) -> None:
+        """Once a second, has those who follow look up; once a minute, forgets what has expired."""
+        time = self._monotonic()
+        if time >= self._beat_at:
+            self._beat_at = time + BEAT_INTERVAL.total_seconds()
+            self.trust.beat(fresh=not self.outage)
+        if time >= self._forget_at:
+            self._forget_at = time + FORGET_INTERVAL.total_seconds()
+            self.trust.forget_expired(self._now())

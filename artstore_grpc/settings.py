@@ -124,6 +124,9 @@ class Settings:
     max_in_flight: int = 1000
     """Calls in progress at once (1 to 100,000); past it RESOURCE_EXHAUSTED. Health checks are exempt."""
 
+    max_streams: int = 1000
+    """Trust feeds followed at once (1 to 100,000), a fourth of them by one account; past it RESOURCE_EXHAUSTED."""
+
     database_pool_size: int = 10
     """Connections to PostgreSQL of one process (1 to 1,000)."""
 
@@ -181,5 +184,6 @@ BOUNDS: tuple[tuple[str, int, int], ...] = (
     ("bcrypt_threads", 1, 64),
     ("bcrypt_queue", 1, 10_000),
     ("max_in_flight", 1, 100_000),
+    ("max_streams", 1, 100_000),
     ("database_pool_size", 1, 1_000),
 )

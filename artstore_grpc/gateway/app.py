@@ -71,6 +71,7 @@ def public_routes(backend: Backend, ready: Ready) -> dict[str, dict[str, Handler
     return {
         "/.well-known/jwks.json": {"GET": discovery.jwks(backend)},
         "/.well-known/oauth-authorization-server": {"GET": discovery.metadata(backend)},
+        "/.well-known/revocations": {"GET": discovery.revocations(backend)},
         "/health/live": {"GET": health.live},
         "/health/ready": {"GET": health.readiness(ready)},
         "/openapi.json": {"GET": openapi.handler(document)},

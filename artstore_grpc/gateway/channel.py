@@ -36,6 +36,7 @@ class ChannelBackend:
                 response_deserializer=GetMessageClass(method.output_type).FromString,
             )
             for method in walked()
+            if not method.server_streaming
         }
         self._health = health_pb2_grpc.HealthStub(channel)
 

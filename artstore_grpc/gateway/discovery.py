@@ -1,6 +1,6 @@
-"""What a stranger may read: server metadata (RFC 8414) and the JWK set (RFC 7517), made to be cached.
+"""What a stranger may read: server metadata (RFC 8414), the JWK set (RFC 7517) and the revocations, made to be cached.
 
-Both carry a strong `ETag` over their bytes, so that a verifier that asks again is told 304 in a few bytes.
+All carry a strong `ETag` over their bytes, so that a verifier that asks again is told 304 in a few bytes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from artstore_grpc.policy import PACKAGE
 KEYS = f"{PACKAGE}.TokenService/GetJsonWebKeySet"
 METADATA = f"{PACKAGE}.TokenService/GetServerMetadata"
 
+REVOCATIONS = f"{PACKAGE}.TokenService/GetRevocations"
+JWT = (b"content-type", b"application/jwt")
+"""RFC 7519 §10.3.1."""
+
 METADATA_MAX_AGE = 300
 """Seconds; the metadata change only with a release or a setting."""
 
@@ -32,6 +36,14 @@ def jwks(backend: Backend) -> Handler:
         found: Any = await backend(pb.GetJsonWebKeySetRequest(), exchange.prepared(KEYS))
         document = {"keys": [without_empty(to_json(key)) for key in found.keys]}
         return cacheable(exchange, encoded(document), found.max_age.seconds)
+
+    return handle
+
+
+def revocations(backend: Backend) -> Handler:
+    async def handle(exchange: Exchange) -> Answer:
+        found: Any = await backend(pb.GetRevocationsRequest(), exchange.prepared(REVOCATIONS))
+        return cacheable(exchange, found.revocations.encode(), found.max_age.seconds, JWT)
 
     return handle
 

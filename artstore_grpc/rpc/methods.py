@@ -9,12 +9,13 @@ from google.protobuf.message_factory import GetMessageClass
 
 from artstore_grpc.pipeline import Method
 from artstore_grpc.rpc.descriptors import full_name, walked
-from artstore_grpc.rpc.token_service import check_issue, check_token
+from artstore_grpc.rpc.token_service import check_issue, check_token, check_watch
 
 CHECKS: dict[str, Callable[[Any], None]] = {
     "IssueToken": check_issue,
     "IntrospectToken": check_token,
     "RevokeToken": check_token,
+    "WatchTrust": check_watch,
 }
 
 
@@ -27,5 +28,4 @@ def methods(servicers: dict[str, object]) -> dict[str, Method]:
             CHECKS.get(method.name),
         )
         for method in walked()
-        if not method.server_streaming
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
@@ -10,25 +12,40 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from artstore_grpc import tokens
 from artstore_grpc.call import Call
-from artstore_grpc.errors import Unimplemented
+from artstore_grpc.errors import invalid
 from artstore_grpc.keys import JWKS_MAX_AGE, MAX_VERIFIED, Keyring
+from artstore_grpc.ledger import HASH_BYTES
 from artstore_grpc.model import SCOPES, Role
+from artstore_grpc.revocations import MAX_AGE as REVOCATIONS_MAX_AGE
+from artstore_grpc.revocations import Revocations
 from artstore_grpc.rpc.messages import duration, timestamp
+from artstore_grpc.rpc.trust_feed import Encoder, jwk_message
 from artstore_grpc.telemetry.metrics import Metrics
 from artstore_grpc.tokens import Tokens
+from artstore_grpc.watches import Watches
 
 BEARER = "Bearer"
 """RFC 6750."""
 CLIENT_AUTHENTICATION = ("client_secret_basic", "client_secret_post")
 """RFC 8414's names for RFC 6749 §2.3.1's two ways."""
-JWK_FIELDS = frozenset(field.name for field in pb.JsonWebKey.DESCRIPTOR.fields)
 
 
 class TokenService:
     """The methods of artstore.identity.v1.TokenService, as the pipeline calls them."""
 
-    def __init__(self, use_case: Tokens, keyring: Keyring, metrics: Metrics, issuer: str) -> None:
+    def __init__(
+        self,
+        use_case: Tokens,
+        keyring: Keyring,
+        watches: Watches,
+        revocations: Revocations,
+        metrics: Metrics,
+        issuer: str,
+    ) -> None:
         self._tokens = use_case
+        self._watches = watches
+        self._revocations = revocations
+        self._feed = Encoder()
         self._keyring = keyring
         self._metrics = metrics
         self._issuer = issuer
@@ -69,10 +86,7 @@ class TokenService:
         return pb.RevokeTokenResponse()
 
     async def GetJsonWebKeySet(self, request: pb.GetJsonWebKeySetRequest, call: Call) -> pb.GetJsonWebKeySetResponse:
-        keys = [
-            pb.JsonWebKey(**{name: value for name, value in key.items() if name in JWK_FIELDS})
-            for key in self._keyring.public_keys()
-        ]
+        keys = [jwk_message(key) for key in self._keyring.public_keys()]
         return pb.GetJsonWebKeySetResponse(keys=keys, max_age=duration(JWKS_MAX_AGE))
 
     async def GetServerMetadata(self, request: pb.GetServerMetadataRequest, call: Call) -> pb.GetServerMetadataResponse:
@@ -87,11 +101,20 @@ class TokenService:
             introspection_endpoint_auth_methods_supported=CLIENT_AUTHENTICATION,
             revocation_endpoint=f"{self._issuer}/oauth2/revoke",
             revocation_endpoint_auth_methods_supported=CLIENT_AUTHENTICATION,
+            revocations_uri=f"{self._issuer}/.well-known/revocations",
             service_documentation=f"{self._issuer}/docs",
         )
 
     async def GetRevocations(self, request: pb.GetRevocationsRequest, call: Call) -> pb.GetRevocationsResponse:
-        raise Unimplemented
+        listed = await self._revocations.signed()
+        return pb.GetRevocationsResponse(revocations=listed, max_age=duration(REVOCATIONS_MAX_AGE))
+
+    async def WatchTrust(self, request: pb.WatchTrustRequest, call: Call) -> AsyncGenerator[bytes]:
+        assert call.caller is not None
+        followed = self._watches.follow(call.caller, request.after_sequence, request.after_hash)
+        async with contextlib.aclosing(followed), contextlib.aclosing(self._feed.encoded(followed)) as told:
+            async for message in told:
+                yield message
 
 
 ROLES = {role.value: accounts_pb.Role.Value(f"ROLE_{role.name}") for role in Role}
@@ -114,6 +137,14 @@ def active(claims: dict[str, Any]) -> pb.IntrospectTokenResponse:
 def check_issue(request: pb.IssueTokenRequest) -> None:
     """What is wrong with a request whoever sends it, before anybody is authenticated."""
     tokens.check_grant(request.grant_type)
+
+
+def check_watch(request: pb.WatchTrustRequest) -> None:
+    """Raises InvalidRequest for a sequence below 0, and for a hash that isn't one."""
+    if request.after_sequence < 0:
+        raise invalid("after_sequence", "must not be negative")
+    if len(request.after_hash) not in (0, HASH_BYTES):
+        raise invalid("after_hash", f"must be {HASH_BYTES} bytes, or empty")
 
 
 def check_token(request: pb.IntrospectTokenRequest | pb.RevokeTokenRequest) -> None:

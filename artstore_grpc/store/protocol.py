@@ -18,6 +18,7 @@ from typing import Protocol
 from artstore_grpc.model import (
     Account,
     AccountQuery,
+    AccountTrust,
     Event,
     Lease,
     LedgerRow,
@@ -114,6 +115,9 @@ class Store(Protocol):
 
     async def revocations(self, now: datetime) -> list[Revocation]:
         """Those whose tokens have not expired by `now`."""
+
+    async def account_trusts(self, epoch_since: datetime) -> list[AccountTrust]:
+        """The accounts that are suspended or deleted, or whose epoch was raised since a time."""
 
     async def revocation(self, jti: str) -> Revocation | None:
         """A revocation by its token's `jti`."""

@@ -67,6 +67,17 @@ ACCOUNTS_BY_ID, ACCOUNTS_BY_CLIENT_ID = _several_accounts(accounts.c.id), _sever
 LOCKS = {ACCOUNT_BY_ID: _lock(accounts.c.id), ACCOUNT_BY_CLIENT_ID: _lock(accounts.c.client_id)}
 """What locks the account that each of these finds."""
 
+REFUSED_ACCOUNTS = select(
+    accounts.c.id, accounts.c.suspended, accounts.c.delete_time, accounts.c.epoch, accounts.c.epoch_time
+).where(
+    or_(
+        accounts.c.suspended,
+        accounts.c.delete_time.is_not(None),
+        accounts.c.epoch_time > bindparam("epoch_since", type_=Time),
+    )
+)
+"""The accounts whose tokens verifiers refuse, all of them or the older ones."""
+
 HEAD = select(ledger_head.c.sequence, ledger_head.c.hash)
 
 LEDGER_PAGE = (

@@ -6,7 +6,18 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
-from artstore_grpc.model import Account, Lease, LedgerRow, PublicKey, Replay, Revocation, Role, Secret, SigningKey
+from artstore_grpc.model import (
+    Account,
+    AccountTrust,
+    Lease,
+    LedgerRow,
+    PublicKey,
+    Replay,
+    Revocation,
+    Role,
+    Secret,
+    SigningKey,
+)
 
 SECRET_PREFIX = "secret__"
 """Before the names of a secret's columns where they are joined to an account's."""
@@ -94,6 +105,10 @@ def _account(joined: list[Values]) -> Account:
 def _secret(joined: Values) -> Secret:
     names = ("id", "hash", "create_time", "expire_time", "tag", "last_used_time", "last_used_source")
     return Secret(**{name: joined[f"{SECRET_PREFIX}{name}"] for name in names})
+
+
+def account_trust(row: Any) -> AccountTrust:
+    return AccountTrust(row.id, row.suspended, row.delete_time is not None, row.epoch, row.epoch_time)
 
 
 def ledger_row(row: Any) -> LedgerRow:

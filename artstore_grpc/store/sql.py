@@ -13,6 +13,7 @@ from artstore_grpc.ledger import Head
 from artstore_grpc.model import (
     Account,
     AccountQuery,
+    AccountTrust,
     Lease,
     LedgerRow,
     Replay,
@@ -29,6 +30,7 @@ from artstore_grpc.store.queries import (
     ACCOUNTS_BY_ID,
     HEAD,
     LEDGER_PAGE,
+    REFUSED_ACCOUNTS,
     account_page,
     all_signing_keys,
     replay_by_key,
@@ -93,6 +95,10 @@ class SqlStore:
     async def revocations(self, now: datetime) -> list[Revocation]:
         live = select(tables.revocations).where(tables.revocations.c.expire_time > now)
         return [rows.revocation(row) for row in await self._database.rows(live)]
+
+    async def account_trusts(self, epoch_since: datetime) -> list[AccountTrust]:
+        found = await self._database.rows(REFUSED_ACCOUNTS, {"epoch_since": epoch_since})
+        return [rows.account_trust(row) for row in found]
 
     async def revocation(self, jti: str) -> Revocation | None:
         row = await self._database.row(select(tables.revocations).where(tables.revocations.c.jti == jti))

@@ -26,6 +26,10 @@ BOOTSTRAP_LOCK = 0x61727473_00000002
 """The PostgreSQL advisory lock of whoever is about to make the first system account; any number no other lock has."""
 
 
+CHANNEL = "artstore_ledger"
+"""The PostgreSQL channel that a commit with ledger rows notifies."""
+
+
 class SqlUnit:
     """A `store.protocol.Unit` over a transaction of `store.engine`; SqlStore opens it."""
 
@@ -102,7 +106,12 @@ class SqlUnit:
         written = _chained((head.sequence, head.hash), self._events)
         await self._transaction.execute(insert(tables.ledger), [rows.ledger_values(row) for row in written])
         last = written[-1]
-        await self._transaction.execute(update(tables.ledger_head).values(sequence=last.sequence, hash=last.hash))
+        moved = update(tables.ledger_head).values(sequence=last.sequence, hash=last.hash)
+        if self._dialect == POSTGRESQL:
+            moved = moved.returning(
+                func.pg_notify(CHANNEL, str(last.sequence))
+            )  # with the commit, and no trip of its own
+        await self._transaction.execute(moved)
         return last.sequence
 
     async def _locked(self, query: Select[Any], key: str) -> Account | None:

@@ -39,6 +39,7 @@ ROUTES = {
     "RevokeToken": ("POST", "/oauth2/revoke"),
     "GetJsonWebKeySet": ("GET", "/.well-known/jwks.json"),
     "GetServerMetadata": ("GET", "/.well-known/oauth-authorization-server"),
+    "GetRevocations": ("GET", "/.well-known/revocations"),
     "CreateServiceAccount": ("POST", ACCOUNTS),
     "GetServiceAccount": ("GET", ACCOUNTS + "/{id}"),
     "ListServiceAccounts": ("GET", ACCOUNTS),
@@ -109,6 +110,7 @@ class GrpcDoor:
                 response_deserializer=GetMessageClass(method.output_type).FromString,
             )
             for name, method in METHODS.items()
+            if not method.server_streaming
         }
 
     def call(self, method: str, request: Message, authorization: str = "") -> Any:

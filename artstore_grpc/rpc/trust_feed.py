@@ -1,0 +1,104 @@
+"""WatchTrust's messages: what watches.py tells, as it goes on the wire. A snapshot is encoded once for all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import TypeVar
+
+from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
+from artstore.identity.v1 import token_service_pb2 as pb
+
+from artstore_grpc.model import AccountTrust, KeyState
+from artstore_grpc.trust import Change, RevokedToken, Snapshot, TrustedKey
+from artstore_grpc.watches import News
+
+T = TypeVar("T")
+
+CHUNK = 4_000
+"""Tokens, or accounts, in one chunk: with an identifier of 36 characters each under 256 KiB (DESIGN §3)."""
+
+KEY_STATES = {state: pb.KeyState.Value(f"KEY_STATE_{state.name}") for state in KeyState}
+JWK_FIELDS = frozenset(field.name for field in pb.JsonWebKey.DESCRIPTOR.fields)
+
+
+def jwk_message(jwk: dict[str, str]) -> pb.JsonWebKey:
+    """A public key; members that RFC 7517 allows and this API doesn't know are left out."""
+    return pb.JsonWebKey(**{name: value for name, value in jwk.items() if name in JWK_FIELDS})
+
+
+def key_message(key: TrustedKey) -> pb.TrustedKey:
+    jwk = jwk_message(key.jwk) if key.jwk else pb.JsonWebKey(kid=key.kid)
+    return pb.TrustedKey(key=jwk, state=KEY_STATES[key.state])
+
+
+def account_message(account: AccountTrust) -> pb.AccountTrust:
+    state = accounts_pb.STATE_ACTIVE
+    if account.refused:
+        state = accounts_pb.STATE_DELETED if account.deleted else accounts_pb.STATE_SUSPENDED
+    return pb.AccountTrust(account_id=account.id, state=state, epoch=account.epoch)
+
+
+def news_message(news: News) -> pb.WatchTrustResponse:
+    message = pb.WatchTrustResponse(sequence=news.sequence, hash=news.hash)
+    if not news.changes:
+        message.heartbeat.SetInParent()
+    for change in news.changes:
+        add(message.changes, change)
+    return message
+
+
+def add(changes: pb.TrustChanges, change: Change) -> None:
+    match change:
+        case TrustedKey():
+            changes.keys.append(key_message(change))
+        case RevokedToken(jti, exp):
+            changes.revoked_tokens.add(jti=jti, exp=exp)
+        case AccountTrust():
+            changes.accounts.append(account_message(change))
+
+
+def chunks(snapshot: Snapshot) -> Iterator[pb.WatchTrustResponse]:
+    """A snapshot's messages: keys in the first chunk, then tokens, then accounts."""
+    tokens, accounts = parted(snapshot.revoked), parted(snapshot.accounts)
+    last = len(tokens) + len(accounts)
+    for number in range(last + 1):
+        part = pb.TrustSnapshot(chunk=number, last=number == last)
+        if number == 0:
+            part.keys.extend(key_message(key) for key in snapshot.keys)
+        elif number <= len(tokens):
+            part.revoked_tokens.extend(pb.RevokedToken(jti=jti, exp=exp) for jti, exp in tokens[number - 1])
+        else:
+            part.accounts.extend(account_message(account) for account in accounts[number - 1 - len(tokens)])
+        yield pb.WatchTrustResponse(sequence=snapshot.sequence, hash=snapshot.hash, snapshot=part)
+
+
+def parted(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+
+
+class Encoder:
+    """Encodes what a watch tells. Keeps the last snapshot in its bytes, since verifiers come back all at once."""
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._chunks: list[bytes] = []
+        self._encoding = asyncio.Lock()
+
+    async def encoded(self, told: AsyncGenerator[Snapshot | News]) -> AsyncGenerator[bytes]:
+        async for each in told:
+            if isinstance(each, News):
+                yield news_message(each).SerializeToString()
+                continue
+            for chunk in await self._encoded(each):
+                yield chunk
+
+    async def _encoded(self, snapshot: Snapshot) -> list[bytes]:
+        async with self._encoding:
+            if snapshot is not self._snapshot:
+                made: list[bytes] = []
+                for chunk in chunks(snapshot):
+                    made.append(chunk.SerializeToString())
+                    await asyncio.sleep(0)  # calls are answered between two chunks
+                self._snapshot, self._chunks = snapshot, made
+            return self._chunks
