@@ -56,6 +56,7 @@ class Office:
             attempts=attempts,
             usage=self.usage,
             issuer="http://issuer.test",
+            audience="artstore",
             now=now,
         )
         changes = Changes(store=store, replica=self.replica, replays=Replays(vault), now=now)

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import grpc
 import httpx
 import pytest
+from artstore.identity.v1 import token_service_pb2 as tokens_pb
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -104,24 +105,32 @@ class GrpcDoor:
     def __init__(self, target: str) -> None:
         self._channel = grpc.insecure_channel(target)
         self._calls = {
-            name: self._channel.unary_unary(
+            name: (self._channel.unary_stream if method.server_streaming else self._channel.unary_unary)(
                 f"/{full_name(method)}",
                 request_serializer=lambda message: message.SerializeToString(),
                 response_deserializer=GetMessageClass(method.output_type).FromString,
             )
             for name, method in METHODS.items()
-            if not method.server_streaming
         }
 
     def call(self, method: str, request: Message, authorization: str = "") -> Any:
         metadata = (("authorization", authorization),) if authorization else ()
         try:
-            return self._calls[method](request, metadata=metadata, timeout=CALL_SECONDS)
+            answer = self._calls[method](request, metadata=metadata, timeout=CALL_SECONDS)
+            return first(answer) if METHODS[method].server_streaming else answer
         except grpc.RpcError as error:
             raise told(error) from None
 
     def close(self) -> None:
         self._channel.close()
+
+
+def first(stream: Any) -> Any:
+    """The first message of a stream, which is ended then."""
+    try:
+        return next(stream)
+    finally:
+        stream.cancel()
 
 
 def told(error: Any) -> Refused:
@@ -145,6 +154,8 @@ class HttpDoor:
         response = self.send(method, request, authorization)
         if response.status_code != 200:
             raise answered(response)
+        if method == "GetRevocations":
+            return tokens_pb.GetRevocationsResponse(revocations=response.text)
         return json_format.ParseDict(long_names(response.json()), GetMessageClass(METHODS[method].output_type)())
 
     def send(self, method: str, request: Any, authorization: str = "") -> httpx.Response:

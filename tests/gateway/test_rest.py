@@ -26,7 +26,9 @@ TOKEN = {"Authorization": "Bearer x"}
 
 def test_every_method_has_a_route_and_a_policy() -> None:
     """No method of the API is left out of HTTP."""
-    assert {binding.full_name for binding in bindings()} == {full_name(method) for method in walked()} == set(POLICY)
+    unary = {full_name(method) for method in walked() if not method.server_streaming}
+    assert {binding.full_name for binding in bindings()} == unary
+    assert {full_name(method) for method in walked()} == set(POLICY)
 
 
 ACCEPTED: list[tuple[str, str, str, Any, Any]] = [

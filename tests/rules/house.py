@@ -63,6 +63,7 @@ async def opened(store: SqlStore, vault: Vault, now: Callable[[], datetime], che
         attempts=Attempts(store=store, replica=replica, failures=MemoryLimiter(), **shared),
         usage=usage,
         issuer=ISSUER,
+        audience="artstore",
         now=now,
     )
     accounts = Accounts(store=store, changes=changes, vault=vault, environment=Environment.DEV, **shared)

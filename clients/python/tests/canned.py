@@ -73,7 +73,7 @@ async def canned_server() -> AsyncIterator[Canned]:
     canned = Canned()
     server = grpc.aio.server()
     for service in SERVICES:
-        handlers = {method.name: canned.handler(method) for method in service.methods}
+        handlers = {method.name: canned.handler(method) for method in service.methods if not method.server_streaming}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
     canned.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()

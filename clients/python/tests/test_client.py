@@ -27,6 +27,7 @@ SHORT = {
     "RevokeToken": "revoke",
     "GetJsonWebKeySet": "json_web_key_set",
     "GetServerMetadata": "server_metadata",
+    "GetRevocations": "revocations",
 }
 """Client methods that are not simply the RPC's name in snake_case."""
 

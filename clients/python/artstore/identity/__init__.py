@@ -14,6 +14,7 @@ from artstore.identity.errors import (
     InvalidTarget,
     InvalidToken,
     NotFound,
+    OutOfRange,
     PermissionDenied,
     RateLimited,
     Unauthenticated,
@@ -21,6 +22,7 @@ from artstore.identity.errors import (
     Unimplemented,
     Violation,
 )
+from artstore.identity.trust import TrustFeed, TrustState
 from artstore.identity.v1.service_account_service_pb2 import Role, Secret, ServiceAccount, State
 
 __all__ = [
@@ -37,12 +39,15 @@ __all__ = [
     "InvalidTarget",
     "InvalidToken",
     "NotFound",
+    "OutOfRange",
     "PermissionDenied",
     "RateLimited",
     "Role",
     "Secret",
     "ServiceAccount",
     "State",
+    "TrustFeed",
+    "TrustState",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

@@ -11,6 +11,7 @@
     │   ├── AlreadyExists         the name is taken, or the request_id was used long ago
     │   ├── EtagMismatch          the account has changed since it was read
     │   └── FailedPrecondition    the account's state does not allow this
+    ├── OutOfRange                the stream can't go on from there; start over
     ├── RateLimited               over the limit, or the service sheds load; try again after `retry_after`
     ├── Unavailable               no answer: the service, or something it needs, is down
     │   └── DeadlineExceeded      no answer in time; whether the call took effect is unknown
@@ -120,6 +121,10 @@ class FailedPrecondition(Conflict):
     """The account's state does not allow this."""
 
 
+class OutOfRange(IdentityError):
+    """The stream can't go on from that sequence; start over without one."""
+
+
 class RateLimited(IdentityError):
     """Too many requests: of this account, or for the service as a whole."""
 
@@ -138,7 +143,7 @@ class Unimplemented(IdentityError):
 
 BY_CODE: dict[grpc.StatusCode, type[IdentityError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+    grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.NOT_FOUND: NotFound,

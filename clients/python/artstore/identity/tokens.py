@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING
 
+import grpc
 from artstore.identity.connection import Connection
+from artstore.identity.errors import from_rpc_error
 from artstore.identity.v1 import token_service_pb2 as pb
+from artstore.identity.v1.token_service_pb2 import WatchTrustResponse
 from artstore.identity.v1.token_service_pb2_grpc import TokenServiceStub
 
 if TYPE_CHECKING:  # known to the type checker only: at run time there is one class for both kinds of channel
@@ -61,6 +64,25 @@ class TokenMethods(Connection):
     async def json_web_key_set(self) -> pb.GetJsonWebKeySetResponse:
         """The public keys that verify the service's tokens (RFC 7517), and how long they may be kept."""
         return await self.call(self._tokens.GetJsonWebKeySet, pb.GetJsonWebKeySetRequest())
+
+    async def revocations(self) -> pb.GetRevocationsResponse:
+        """What is refused, as a signed JWT, and how long it may be kept. For verifiers that can't hold a stream."""
+        return await self.call(self._tokens.GetRevocations, pb.GetRevocationsRequest())
+
+    async def watch_trust(self, after_sequence: int = 0, after_hash: bytes = b"") -> AsyncGenerator[WatchTrustResponse]:
+        """Follows what verifiers must know, with a token got for it: a snapshot, or what has happened after a row that
+        was applied, then every change and a heartbeat each second. Ends with that token, or with the server. Raises
+        OutOfRange where the service can't go on from there, IdentityError. `TrustFeed` is the patient user of it."""
+        token = (await self.issue_token()).access_token
+        request = pb.WatchTrustRequest(after_sequence=after_sequence, after_hash=after_hash)
+        stream = self._tokens.WatchTrust(request, metadata=(("authorization", f"Bearer {token}"),))
+        try:
+            async for message in stream:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            stream.cancel()
 
     async def server_metadata(self) -> pb.GetServerMetadataResponse:
         """The service's metadata (RFC 8414): its issuer, its endpoints, what it supports."""

@@ -1,0 +1,193 @@
+"""The trust feed: what a verifier must know beside a token's signature, kept current by one stream (WatchTrust).
+
+`TrustState` decides and does no I/O; `TrustFeed` follows the service and feeds it. A service that holds a feed refuses
+a revoked token within a second and never calls per request. How stale it is it knows by the heartbeats; what to do
+after STALE_AFTER without one (introspect, refuse, accept) is its service's choice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import timedelta
+from typing import Any, Self
+
+from artstore.identity.client import Client
+from artstore.identity.errors import IdentityError, OutOfRange
+from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
+from artstore.identity.v1 import token_service_pb2 as pb
+
+STALE_AFTER = timedelta(seconds=3)
+"""Three heartbeats: with fewer missing the network may just be slow."""
+FORGET_INTERVAL_SECONDS = 60.0
+"""How often revocations of expired tokens are dropped; till then they refuse what has expired anyway."""
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.05, 5.0
+"""The wait before connecting anew: doubled each time, and a random part of it taken, so that a fleet spreads out."""
+
+REFUSED = (accounts_pb.STATE_SUSPENDED, accounts_pb.STATE_DELETED)
+
+
+class TrustState:
+    """What is trusted, as of the ledger's row `sequence`. About 150 bytes for each revoked token."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.hash = b""
+        self.keys: dict[str, pb.JsonWebKey] = {}
+        """The published keys by `kid`."""
+        self._revoked: dict[str, int] = {}
+        self._accounts: dict[str, pb.AccountTrust] = {}
+        self._seconds: dict[int, int] = {}
+        self._coming: TrustState | None = None
+        """A snapshot of which some chunks have come."""
+        self._chunks = 0
+
+    def refuses(self, claims: Mapping[str, Any]) -> bool:
+        """Whether a token whose signature and claims were verified is refused all the same. Takes the same time however
+        many are revoked. Raises KeyError for claims that no token of the service lacks."""
+        account = self._accounts.get(claims["sub"])
+        if account is not None and (account.state in REFUSED or claims["epoch"] < account.epoch):
+            return True
+        return claims["jti"] in self._revoked
+
+    @property
+    def revoked_tokens(self) -> int:
+        return len(self._revoked)
+
+    def apply(self, message: pb.WatchTrustResponse) -> None:
+        """Takes a message in. A snapshot takes effect with its last chunk: until then what was known holds. Raises
+        ValueError for chunks that are out of order."""
+        kind = message.WhichOneof("content")
+        if kind == "snapshot":
+            self._take_chunk(message)
+            return
+        if kind == "changes":
+            self._take(message.changes)
+        self.sequence, self.hash = message.sequence, message.hash
+
+    def _take_chunk(self, message: pb.WatchTrustResponse) -> None:
+        snapshot = message.snapshot
+        if snapshot.chunk == 0:
+            self._coming = TrustState()
+            self._coming.sequence = message.sequence
+        coming = self._coming
+        if coming is None or snapshot.chunk != coming._chunks or message.sequence != coming.sequence:
+            raise ValueError("a snapshot's chunk is missing")
+        coming._chunks += 1
+        coming._take(snapshot)
+        if snapshot.last:
+            self._coming = None
+            self.keys, self._accounts = coming.keys, coming._accounts
+            self._revoked, self._seconds = coming._revoked, coming._seconds
+            self.sequence, self.hash = message.sequence, message.hash
+
+    def _take(self, told: pb.TrustSnapshot | pb.TrustChanges) -> None:
+        for key in told.keys:
+            if key.state == pb.KEY_STATE_REVOKED:
+                self.keys.pop(key.key.kid, None)
+            else:
+                self.keys[key.key.kid] = key.key
+        for token in told.revoked_tokens:
+            # One number object for all tokens that expire in one second.
+            self._revoked[token.jti] = self._seconds.setdefault(token.exp, token.exp)
+        for account in told.accounts:
+            if account.state in REFUSED or account.epoch:
+                self._accounts[account.account_id] = account
+            else:
+                self._accounts.pop(account.account_id, None)
+
+    def forget_expired(self, now: float) -> None:
+        """Drops revocations of tokens that have expired by `now`, in seconds since 1970."""
+        self._revoked = {jti: exp for jti, exp in self._revoked.items() if exp > now}
+        self._seconds = {exp: exp for exp in self._seconds if exp > now}
+
+
+class TrustFeed:
+    """Follows the service's trust feed for as long as it is open, whatever happens to connections and servers.
+
+    async with TrustFeed(client) as feed:
+        await feed.ready()
+        …  if feed.refuses(claims): …
+    """
+
+    def __init__(self, client: Client, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """`client` is open, and its account any live one. Its target may name several servers, such as
+        `ipv4:10.0.0.1:50051,10.0.0.2:50051`."""
+        self.state = TrustState()
+        self.reconnects = 0
+        """How often the stream had to be opened again."""
+        self.last_error: IdentityError | None = None
+        """Why the stream last ended."""
+        self._client = client
+        self._monotonic = monotonic
+        self._confirmed_at: float | None = None
+        self._forget_at = 0.0
+        self._ready = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._following = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._following
+
+    async def ready(self) -> None:
+        """Waits for the first whole snapshot."""
+        await self._ready.wait()
+
+    def refuses(self, claims: Mapping[str, Any]) -> bool:
+        """As `TrustState.refuses`."""
+        return self.state.refuses(claims)
+
+    @property
+    def staleness(self) -> timedelta:
+        """How long ago the service last said that nothing is missing; timedelta.max if it never has."""
+        if self._confirmed_at is None:
+            return timedelta.max
+        return timedelta(seconds=self._monotonic() - self._confirmed_at)
+
+    @property
+    def stale(self) -> bool:
+        return self.staleness > STALE_AFTER
+
+    async def _follow(self) -> None:
+        wait = FIRST_RETRY_SECONDS
+        while True:
+            confirmed = self._confirmed_at
+            try:
+                async with contextlib.aclosing(self._messages()) as messages:
+                    async for message in messages:
+                        self._take(message)
+            except IdentityError as error:
+                self.last_error = error
+            except ValueError:
+                self.state.sequence = 0  # a stream that makes no sense: begin anew
+            wait = FIRST_RETRY_SECONDS if self._confirmed_at != confirmed else min(2 * wait, LAST_RETRY_SECONDS)
+            self.reconnects += 1
+            await asyncio.sleep(random.uniform(0, wait))  # noqa: S311  # spreads load, guards nothing
+
+    async def _messages(self) -> AsyncGenerator[pb.WatchTrustResponse]:
+        """The stream from where this feed is; from the beginning where the service can't go on from there."""
+        try:
+            async for message in self._client.watch_trust(self.state.sequence, self.state.hash):
+                yield message
+        except OutOfRange:
+            async for message in self._client.watch_trust():
+                yield message
+
+    def _take(self, message: pb.WatchTrustResponse) -> None:
+        self.state.apply(message)
+        if message.WhichOneof("content") == "snapshot" and not message.snapshot.last:
+            return
+        self._confirmed_at = self._monotonic()
+        self._ready.set()
+        if self._confirmed_at >= self._forget_at:
+            self._forget_at = self._confirmed_at + FORGET_INTERVAL_SECONDS
+            self.state.forget_expired(time.time())

@@ -1,0 +1,240 @@
+"""The view of what verifiers must know: from ledger rows to messages to a verifier's own state, whatever the order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from artstore.identity import TrustState
+from artstore.identity.v1 import token_service_pb2 as pb
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artstore_grpc import ledger, trust
+from artstore_grpc.errors import OutOfRange
+from artstore_grpc.ledger import GENESIS
+from artstore_grpc.model import AccountTrust, Event, EventKind, KeyState, LedgerRow, Revocation, SigningKey
+from artstore_grpc.rpc.trust_feed import CHUNK, chunks, news_message
+from artstore_grpc.trust import Trust
+from artstore_grpc.watches import News
+
+START = datetime(2030, 1, 1, tzinfo=UTC)
+LATER = (START + timedelta(minutes=30)).isoformat()
+ACCOUNTS = ("a", "b", "c")
+KIDS = ("k1", "k2", "k3")
+
+
+def jwk(kid: str) -> dict[str, str]:
+    return {"kty": "OKP", "crv": "Ed25519", "x": f"x-{kid}", "kid": kid, "alg": "EdDSA"}
+
+
+def created(kid: str) -> tuple[EventKind, str, dict[str, Any]]:
+    return EventKind.KEY_CREATED, kid, {"state": "prepared", "public_jwk": jwk(kid)}
+
+
+ABOUT_ACCOUNTS = (
+    EventKind.ACCOUNT_SUSPENDED,
+    EventKind.ACCOUNT_ACTIVATED,
+    EventKind.ACCOUNT_DELETED,
+    EventKind.ACCOUNT_UNDELETED,
+    EventKind.ACCOUNT_UPDATED,
+    EventKind.SECRET_ROTATED,
+)
+
+EVENTS = st.one_of(
+    st.tuples(st.sampled_from(ABOUT_ACCOUNTS), st.sampled_from(ACCOUNTS), st.just({})),
+    st.tuples(
+        st.sampled_from((EventKind.SECRET_ROTATED, EventKind.TOKENS_VOIDED)),
+        st.sampled_from(ACCOUNTS),
+        st.builds(lambda epoch: {"epoch": epoch}, st.integers(1, 5)),
+    ),
+    st.builds(lambda jti: (EventKind.TOKEN_REVOKED, jti, {"expire_time": LATER}), st.sampled_from(("t1", "t2", "t3"))),
+    st.builds(created, st.sampled_from(KIDS)),
+    st.tuples(
+        st.sampled_from((EventKind.KEY_ACTIVATED, EventKind.KEY_RETIRED, EventKind.KEY_REVOKED, EventKind.KEY_PURGED)),
+        st.sampled_from(KIDS),
+        st.just({}),
+    ),
+)
+
+
+def rows(events: Sequence[tuple[EventKind, str, dict[str, Any]]]) -> list[LedgerRow]:
+    made: list[LedgerRow] = []
+    head = GENESIS
+    for kind, subject, detail in events:
+        made.append(ledger.append(head, Event(START, "system", kind, subject, detail)))
+        head = (made[-1].sequence, made[-1].hash)
+    return made
+
+
+def applied(made: Sequence[LedgerRow]) -> Trust:
+    view = Trust()
+    for row in made:
+        view.apply(row)
+    return view
+
+
+def take(state: TrustState, message: pb.WatchTrustResponse) -> None:
+    """Over the wire, as a client gets it."""
+    state.apply(pb.WatchTrustResponse.FromString(message.SerializeToString()))
+
+
+def follower(view: Trust) -> TrustState:
+    state = TrustState()
+    for chunk in chunks(view.current()):
+        take(state, chunk)
+    return state
+
+
+def caught_up(state: TrustState, view: Trust) -> None:
+    view.require(state.sequence, state.hash)
+    take(state, news_message(News(*view.head, view.changes_after(state.sequence))))
+
+
+def known(state: TrustState) -> tuple[Any, ...]:
+    accounts = {name: (account.state, account.epoch) for name, account in state._accounts.items()}
+    return state.sequence, state.hash, sorted(state.keys), dict(state._revoked), accounts
+
+
+@given(st.lists(EVENTS, max_size=40), st.data())
+def test_a_snapshot_and_what_follows_is_all_there_is(events: list[Any], data: st.DataObject) -> None:
+    """A verifier that begins at any row, and looks up at any other, ends with what one that was there from the start
+    knows, and with what a snapshot of the end says."""
+    made = rows(events)
+    start = data.draw(st.integers(0, len(made)))
+    middle = data.draw(st.integers(start, len(made)))
+    view = applied(made[:start])
+    late, always = follower(view), follower(Trust())
+    for row in made[start:middle]:
+        view.apply(row)
+    caught_up(late, view)
+    for row in made[middle:]:
+        view.apply(row)
+    caught_up(late, view)
+    caught_up(always, view)
+    assert known(late) == known(always) == known(follower(view))
+
+
+@given(st.lists(EVENTS, max_size=40), st.data())
+def test_a_verifier_goes_on_at_a_replica_that_started_later(events: list[Any], data: st.DataObject) -> None:
+    """A replica that was loaded at some row takes over a verifier of before: nothing is missed, nothing refused that
+    is not."""
+    made = rows(events)
+    was_at, loaded_at = sorted((data.draw(st.integers(0, len(made))), data.draw(st.integers(0, len(made)))))
+    verifier = follower(applied(made[:was_at]))
+    old, restarted = applied(made[:loaded_at]), Trust()
+    restarted.load(
+        old.head,
+        made[max(0, was_at - 2) : loaded_at],
+        keys=[SigningKey(key.kid, "EdDSA", key.jwk or {}, b"", key.state, START) for key in old._keys.values()],
+        revocations=[Revocation(jti, "a", datetime.fromtimestamp(exp, UTC)) for jti, exp in old._revoked.items()],
+        accounts=tuple(old._accounts.values()),
+    )
+    for row in made[loaded_at:]:
+        old.apply(row)
+        restarted.apply(row)
+    caught_up(verifier, restarted)
+    assert known(verifier) == known(follower(old))
+
+
+def test_what_is_refused() -> None:
+    """Suspended and deleted whatever the epoch, else a lower epoch, else a revoked `jti`; anything else is trusted."""
+    token = {"sub": "a", "jti": "t1", "epoch": 1}
+    cases: tuple[tuple[list[Any], bool], ...] = (
+        ([], False),
+        ([(EventKind.ACCOUNT_SUSPENDED, "b", {})], False),
+        ([(EventKind.ACCOUNT_SUSPENDED, "a", {})], True),
+        ([(EventKind.ACCOUNT_SUSPENDED, "a", {}), (EventKind.ACCOUNT_ACTIVATED, "a", {})], False),
+        ([(EventKind.ACCOUNT_DELETED, "a", {}), (EventKind.ACCOUNT_SUSPENDED, "a", {})], True),
+        ([(EventKind.ACCOUNT_SUSPENDED, "a", {}), *[(EventKind.ACCOUNT_DELETED, "a", {})] * 2, created("k1")], True),
+        ([(EventKind.ACCOUNT_DELETED, "a", {}), (EventKind.ACCOUNT_UNDELETED, "a", {})], False),
+        (
+            [
+                (EventKind.ACCOUNT_SUSPENDED, "a", {}),
+                (EventKind.ACCOUNT_DELETED, "a", {}),
+                (EventKind.ACCOUNT_UNDELETED, "a", {}),
+            ],
+            True,
+        ),
+        ([(EventKind.SECRET_ROTATED, "a", {"epoch": 1})], False),
+        ([(EventKind.SECRET_ROTATED, "a", {"epoch": 2})], True),
+        ([(EventKind.TOKENS_VOIDED, "a", {"epoch": 2})], True),
+        ([(EventKind.TOKEN_REVOKED, "t2", {"expire_time": LATER})], False),
+        ([(EventKind.TOKEN_REVOKED, "t1", {"expire_time": LATER})], True),
+    )
+    for events, refused in cases:
+        view = applied(rows(events))
+        assert follower(view).refuses(token) is refused, events
+        assert view.refuses("a", "t1", 1) is refused, events
+
+
+def test_no_going_on_from_elsewhere() -> None:
+    """A sequence from the future, one of another ledger, and one from longer ago than is kept are out of range."""
+    view = applied(rows([created("k1"), (EventKind.ACCOUNT_SUSPENDED, "a", {})]))
+    view.require(0, b"")
+    view.require(*view.head)
+    for place in ((3, b""), (2, bytes(31) + b"x"), (1, view.head[1]), (-1, b"")):
+        with pytest.raises(OutOfRange):
+            view.require(*place)
+
+
+def test_rows_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What followers read from is bounded; who fell behind it is told so."""
+    monkeypatch.setattr(trust, "KEPT_ROWS", 10)
+    view = applied(rows([(EventKind.ACCOUNT_UPDATED, "a", {})] * 25))
+    assert len(view._kept) == 10
+    assert view.changes_after(15) == []
+    with pytest.raises(OutOfRange) as caught:
+        view.changes_after(14)
+    assert caught.value.reason == "FELL_BEHIND"
+    with pytest.raises(OutOfRange):
+        view.require(14, b"")
+
+
+def test_a_snapshot_is_given_again_until_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fleet that comes back at once gets one snapshot, and what has changed since behind it."""
+    monkeypatch.setattr(trust, "SNAPSHOT_ROWS", 3)
+    made = rows([(EventKind.ACCOUNT_UPDATED, "a", {})] * 5)
+    view = applied(made[:1])
+    first = view.snapshot()
+    for row in made[1:4]:
+        view.apply(row)
+        assert view.snapshot() is first
+    view.apply(made[4])
+    assert view.snapshot() is not first
+
+
+def test_what_has_expired_is_forgotten() -> None:
+    """Revocations go with their tokens; a raised epoch goes a day later; what is suspended stays."""
+    events = [
+        (EventKind.TOKEN_REVOKED, "t1", {"expire_time": LATER}),
+        (EventKind.TOKENS_VOIDED, "a", {"epoch": 1}),
+        (EventKind.ACCOUNT_SUSPENDED, "b", {}),
+    ]
+    view = applied(rows(events))
+    view.forget_expired(START + timedelta(minutes=29))
+    assert (view.is_revoked("t1"), len(view._accounts)) == (True, 2)
+    view.forget_expired(START + timedelta(minutes=30))
+    assert not view.is_revoked("t1")
+    view.forget_expired(START + timedelta(days=1, minutes=6))
+    assert list(view._accounts.values()) == [AccountTrust("b", suspended=True)]
+
+
+def test_chunks_are_small_and_whole() -> None:
+    """No chunk exceeds 256 KiB, and a snapshot that lost one is noticed and takes no effect."""
+    view = Trust()
+    view._revoked = {f"{number:032x}": 1893456000 for number in range(3 * CHUNK)}
+    view._accounts = {f"{number:036x}": AccountTrust(f"{number:036x}", suspended=True) for number in range(CHUNK + 1)}
+    view._keys = {"k1": trust.TrustedKey("k1", KeyState.ACTIVE, jwk("k1"))}
+    made = list(chunks(view.current()))
+    assert max(chunk.ByteSize() for chunk in made) <= 256 * 1024
+    assert [chunk.snapshot.last for chunk in made] == [False] * (len(made) - 1) + [True]
+    state = TrustState()
+    take(state, made[0])
+    assert not state.keys
+    with pytest.raises(ValueError, match="chunk is missing"):
+        take(state, made[2])
+    whole = follower(view)
+    assert (whole.revoked_tokens, len(whole._accounts), list(whole.keys)) == (3 * CHUNK, CHUNK + 1, ["k1"])

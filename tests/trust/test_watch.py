@@ -1,0 +1,350 @@
+"""WatchTrust over real sockets: who may follow, what they are told and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from artstore.identity import Client, TrustFeed
+from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
+from artstore.identity.v1 import token_service_pb2 as pb
+
+from artstore_grpc.rpc import server
+from artstore_grpc.store.sql import SqlStore
+from tests.installation import Account, Installation, refusal
+
+SECONDS = 10.0
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Installation]:
+    with Installation(tmp_path, max_streams=8) as installation:
+        yield installation
+
+
+class Watch:
+    """An open stream, read message by message."""
+
+    def __init__(self, service: Installation, token: str, after_sequence: int = 0, after_hash: bytes = b"") -> None:
+        request = pb.WatchTrustRequest(after_sequence=after_sequence, after_hash=after_hash)
+        metadata = (("authorization", f"Bearer {token}"),)
+        self.stream: Any = service.tokens.WatchTrust(request, metadata=metadata, timeout=SECONDS)
+
+    def next(self) -> pb.WatchTrustResponse:
+        message: pb.WatchTrustResponse = next(self.stream)
+        return message
+
+    def until(self, kind: str) -> pb.WatchTrustResponse:
+        """The next message of a kind; what comes before is heartbeats."""
+        while (message := self.next()).WhichOneof("content") != kind:
+            assert message.WhichOneof("content") in ("heartbeat", "snapshot")
+        return message
+
+    def rest(self) -> list[pb.WatchTrustResponse]:
+        return list(self.stream)
+
+    def close(self) -> None:
+        self.stream.cancel()
+
+
+@pytest.fixture
+def user(service: Installation) -> Account:
+    return service.account("user")
+
+
+def token_of(service: Installation, account: Account) -> str:
+    return service.token(account.client_id, account.secret)
+
+
+def revoke(service: Installation, account: Account, token: str) -> None:
+    service.tokens.RevokeToken(
+        pb.RevokeTokenRequest(token=token, client_id=account.client_id, client_secret=account.secret)
+    )
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    from joserfc.jws import extract_compact
+
+    claims: dict[str, Any] = json.loads(extract_compact(token.encode()).payload)
+    return claims
+
+
+def test_a_snapshot_then_changes_then_heartbeats(service: Installation, user: Account) -> None:
+    """First the keys and what is refused already; then each change, with its `jti` in plain text; a heartbeat a second
+    with the ledger's head."""
+    dead, other = token_of(service, user), service.account("user")
+    revoke(service, user, dead)
+    service.accounts.SuspendServiceAccount(
+        accounts_pb.SuspendServiceAccountRequest(id=other.id), metadata=service.bearer()
+    )
+    watch = Watch(service, token_of(service, user))
+    chunks = [watch.next() for _ in range(3)]
+    snapshots = [chunk.snapshot for chunk in chunks]
+    assert [chunk.last for chunk in snapshots] == [False, False, True]
+    keys = service.tokens.GetJsonWebKeySet(pb.GetJsonWebKeySetRequest()).keys
+    assert {each.key.kid for each in snapshots[0].keys} == {key.kid for key in keys}
+    assert [each.jti for each in snapshots[1].revoked_tokens] == [claims_of(dead)["jti"]]
+    assert [(each.account_id, each.state) for each in snapshots[2].accounts] == [
+        (other.id, accounts_pb.STATE_SUSPENDED)
+    ]
+    second = token_of(service, user)
+    revoke(service, user, second)
+    changes = watch.until("changes")
+    claims = claims_of(second)
+    assert list(changes.changes.revoked_tokens) == [pb.RevokedToken(jti=claims["jti"], exp=claims["exp"])]
+    assert changes.sequence > chunks[0].sequence
+    started = time.monotonic()
+    beats = [watch.until("heartbeat") for _ in range(3)]
+    assert time.monotonic() - started < 4
+    assert beats[-1].sequence == changes.sequence
+    assert beats[-1].hash == changes.hash
+    watch.close()
+
+
+def test_who_was_away_gets_what_they_missed(service: Installation, user: Account) -> None:
+    """From a row on there is no snapshot, and every change since that row exactly once."""
+    watch = Watch(service, token_of(service, user))
+    place = watch.until("heartbeat")
+    watch.close()
+    dead = [token_of(service, user) for _ in range(5)]
+    for token in dead:
+        revoke(service, user, token)
+    again = Watch(service, token_of(service, user), place.sequence, place.hash)
+    missed = again.next()
+    assert [each.jti for each in missed.changes.revoked_tokens] == [claims_of(token)["jti"] for token in dead]
+    assert again.next().WhichOneof("content") == "heartbeat"
+    again.close()
+
+
+@pytest.mark.parametrize("place", ["future", "another ledger"])
+def test_a_sequence_that_is_not_ours(service: Installation, user: Account, place: str) -> None:
+    """A sequence from the future, or a row of another ledger, is OUT_OF_RANGE; then a fresh snapshot is to be had."""
+    watch = Watch(service, token_of(service, user))
+    now = watch.until("heartbeat")
+    after = (now.sequence + 5, b"") if place == "future" else (now.sequence, bytes(32))
+    refused = Watch(service, token_of(service, user), *after)
+    assert refusal(refused.next) == (grpc.StatusCode.OUT_OF_RANGE, "SEQUENCE_UNKNOWN")
+    assert Watch(service, token_of(service, user)).next().snapshot.keys
+    watch.close()
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.WatchTrustRequest(after_sequence=-1), "after_sequence"),
+        (pb.WatchTrustRequest(after_sequence=1, after_hash=b"x"), "after_hash"),
+    ],
+)
+def test_malformed(service: Installation, request_: pb.WatchTrustRequest, field: str) -> None:
+    """A negative sequence and a hash of another length are malformed."""
+    stream: Any = service.tokens.WatchTrust(request_, metadata=service.bearer())
+    assert refusal(lambda: next(stream)) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+
+
+def test_the_stream_ends_with_its_token(service: Installation, user: Account) -> None:
+    """When the token expires; UNAUTHENTICATED has the client come back with a new one."""
+    watch = Watch(service, token_of(service, user))
+    watch.next()
+    service.clock.advance(timedelta(minutes=31))
+    assert refusal(watch.rest) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_ENDED")
+
+
+@pytest.mark.parametrize("how", ["revoked", "suspended", "deleted"])
+def test_the_stream_ends_when_its_token_is_refused(service: Installation, user: Account, how: str) -> None:
+    """A revoked token, or one of a suspended or deleted account, follows nothing any more."""
+    token = token_of(service, user)
+    watch = Watch(service, token)
+    watch.next()
+    if how == "revoked":
+        revoke(service, user, token)
+    elif how == "suspended":
+        request = accounts_pb.SuspendServiceAccountRequest(id=user.id)
+        service.accounts.SuspendServiceAccount(request, metadata=service.bearer())
+    else:
+        service.accounts.DeleteServiceAccount(
+            accounts_pb.DeleteServiceAccountRequest(id=user.id), metadata=service.bearer()
+        )
+    assert refusal(watch.rest) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_ENDED")
+
+
+def test_streams_are_bounded(service: Installation, user: Account) -> None:
+    """One account gets a fourth of the streams, all together get `max_streams`; the next one is RESOURCE_EXHAUSTED, and
+    one that ends makes room. Calls go on."""
+    mine = [Watch(service, token_of(service, user)) for _ in range(2)]
+    for watch in mine:
+        watch.next()
+    third = Watch(service, token_of(service, user))
+    assert refusal(third.next) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
+    others = [Watch(service, token_of(service, service.account("user"))) for _ in range(6)]
+    for watch in others:
+        watch.next()
+    one_too_many = Watch(service, token_of(service, service.account("user")))
+    assert refusal(one_too_many.next) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
+    others[0].close()
+    deadline = time.monotonic() + SECONDS
+    while True:
+        again = Watch(service, token_of(service, service.account("user")))
+        with contextlib.suppress(grpc.RpcError):
+            assert again.next()
+            break
+        assert time.monotonic() < deadline
+    for watch in (*mine, *others, again):
+        watch.close()
+
+
+def test_a_stop_ends_streams_at_once(tmp_path: Path) -> None:
+    """An open stream doesn't hold up a drain; UNAVAILABLE sends its client to another server."""
+    service = Installation(tmp_path, drain_grace=timedelta(seconds=20))
+    with service:
+        user = service.account("user")
+        channel = grpc.insecure_channel(str(service.started.grpc_address))
+        metadata = (("authorization", f"Bearer {token_of(service, user)}"),)
+        call: Any = channel.unary_stream("/artstore.identity.v1.TokenService/WatchTrust")
+        stream = call(b"", metadata=metadata, timeout=30)
+        next(stream)
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    assert refusal(lambda: list(stream)) == (grpc.StatusCode.UNAVAILABLE, "STOPPING")
+    channel.close()
+
+
+def test_a_stream_is_one_log_line(service: Installation, user: Account) -> None:
+    """As every call, when it ends; that its caller went away is no error."""
+    watch = Watch(service, token_of(service, user))
+    watch.next()
+    watch.close()
+    deadline = time.monotonic() + SECONDS
+    lines: list[dict[str, Any]] = []
+    while not lines and time.monotonic() < deadline:
+        told = [json.loads(line) for line in service.log.getvalue().splitlines()]
+        lines = [line for line in told if str(line.get("method")).endswith("/WatchTrust")]
+    assert [(line["code"], line["client_id"]) for line in lines] == [("OK", user.client_id)]
+
+
+async def read(client: Client, messages: int) -> list[pb.WatchTrustResponse]:
+    found = []
+    async with contextlib.aclosing(client.watch_trust()) as stream:
+        async for message in stream:
+            found.append(message)
+            if len(found) == messages:
+                break
+    return found
+
+
+def test_a_slow_reader_costs_one_message(service: Installation, user: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that takes nothing is ended after WRITE_SECONDS, while the others are told of everything in time."""
+    monkeypatch.setattr(server, "WRITE_SECONDS", 0.5)
+
+    def fill() -> None:
+        service_trust = trust_of(service)
+        service_trust._revoked.update({f"{number:032x}": 2_000_000_000 for number in range(200_000)})
+
+    service.run(asyncio.to_thread(fill))
+    # A window of 64 KiB, and no more, is taken in without being read.
+    options = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65535))
+    channel = grpc.insecure_channel(str(service.started.grpc_address), options=options)
+    call: Any = channel.unary_stream("/artstore.identity.v1.TokenService/WatchTrust")
+    stalled = call(b"", metadata=(("authorization", f"Bearer {token_of(service, user)}"),), timeout=30)
+    quick = Watch(service, token_of(service, service.account("user")))
+    while not quick.next().snapshot.last:
+        pass
+    token = token_of(service, user)
+    started = time.monotonic()
+    revoke(service, user, token)
+    assert [each.jti for each in quick.until("changes").changes.revoked_tokens] == [claims_of(token)["jti"]]
+    assert time.monotonic() - started < 1
+    deadline = time.monotonic() + SECONDS
+    while '"reason":"TOO_SLOW"' not in service.log.getvalue() and watches_of(service).count > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert refusal(lambda: list(stalled))[0] in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)
+    quick.close()
+    channel.close()
+
+
+def part_of(kind: type[Any], service: Installation) -> Any:
+    """The one instance of a part in this process that belongs to this installation."""
+    import gc
+
+    found = [each for each in gc.get_objects() if type(each) is kind]
+    return found[-1]
+
+
+def trust_of(service: Installation) -> Any:
+    return watches_of(service)._trust
+
+
+def watches_of(service: Installation) -> Any:
+    from artstore_grpc.watches import Watches
+
+    return part_of(Watches, service)
+
+
+@contextlib.asynccontextmanager
+async def followed(service: Installation, account: Account) -> AsyncIterator[TrustFeed]:
+    async with (
+        Client(str(service.started.grpc_address), client_id=account.client_id, client_secret=account.secret) as client,
+        TrustFeed(client) as feed,
+    ):
+        await asyncio.wait_for(feed.ready(), SECONDS)
+        yield feed
+
+
+async def test_a_feed_refuses_what_is_refused(service: Installation, user: Account) -> None:
+    """The client's feed refuses a token once it is revoked, and those of a suspended account; others it doesn't."""
+    async with followed(service, service.account("user")) as feed:
+        good, dead = token_of(service, user), token_of(service, user)
+        assert not feed.refuses(claims_of(good))
+        assert not feed.stale
+        revoke(service, user, dead)
+        await turned(lambda: feed.refuses(claims_of(dead)))
+        assert not feed.refuses(claims_of(good))
+        request = accounts_pb.SuspendServiceAccountRequest(id=user.id)
+        service.accounts.SuspendServiceAccount(request, metadata=service.bearer())
+        await turned(lambda: feed.refuses(claims_of(good)))
+
+
+async def turned(condition: Any, seconds: float = SECONDS) -> float:
+    """Waits until a condition holds, and says how long that took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds
+        await asyncio.sleep(0.001)
+    return time.monotonic() - started
+
+
+async def test_a_feed_survives_its_token(service: Installation, user: Account) -> None:
+    """When its token ends the feed comes back with a new one, from where it was."""
+    async with followed(service, user) as feed:
+        await turned(lambda: feed.state.sequence > 0)
+        service.clock.advance(timedelta(minutes=31))
+        await turned(lambda: feed.reconnects > 0)
+        token = token_of(service, user)
+        revoke(service, user, token)
+        await turned(lambda: feed.refuses(claims_of(token)))
+        assert feed.last_error is not None
+        assert feed.last_error.reason == "TOKEN_ENDED"
+
+
+async def test_a_database_that_is_away_is_no_heartbeat(
+    service: Installation, user: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that can't read the ledger says nothing, so that its followers know that they are stale."""
+    async with followed(service, user) as feed:
+        from artstore_grpc.errors import StoreUnavailable
+
+        async def down(self: Any) -> Any:
+            raise StoreUnavailable("down")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(SqlStore, "head", down)
+            await turned(lambda: feed.stale)
+        await turned(lambda: not feed.stale)
