@@ -20,7 +20,7 @@ from artstore_grpc.model import AccountTrust, EventKind, KeyState, LedgerRow, Re
 
 KEPT_ROWS = 10_000
 """How far back a verifier may have been away; about 500 bytes each."""
-SNAPSHOT_ROWS = 1_000
+SNAPSHOT_ROWS = 4_000
 """How many rows a snapshot may be old when it is given again: the rows since then follow it."""
 EPOCH_MEMORY = timedelta(days=1, minutes=5)
 """How long a raised epoch is told: until every token of before has expired (86,400 s is the most a token may live)."""

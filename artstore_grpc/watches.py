@@ -1,7 +1,7 @@
 """Who follows the trust feed: admitted within bounds, told everything once and in order, ended with their token.
 
 A follower holds no queue: it remembers how far it has read, and the rows are kept once for all of them. One that reads
-too slowly falls behind what is kept, and is told to start over.
+too slowly falls behind what is kept, and is told to start over: it costs its place and the one message in its hands.
 """
 
 from __future__ import annotations
@@ -16,10 +16,19 @@ from artstore_grpc.call import Caller
 from artstore_grpc.errors import InvalidToken, OutOfRange, Overloaded, Unavailable
 from artstore_grpc.pipeline import BUSY_RETRY
 from artstore_grpc.replica import Replica
-from artstore_grpc.trust import Change, Snapshot
+from artstore_grpc.trust import Change
 
 SHARE_OF_ONE_ACCOUNT = 4
 """One account may hold a fourth of all streams: a fleet of one service must not keep the others out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Says that everything is told anew, by the snapshot of this generation and sequence. Not the snapshot itself: a
+    reader that stalls must not hold it in memory."""
+
+    generation: int
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,7 @@ class Watches:
 
     def __init__(self, replica: Replica, now: Callable[[], datetime], *, max_streams: int) -> None:
         self._replica = replica
-        self._trust = replica.trust
+        self.trust = replica.trust
         self._now = now
         self._max_streams = max_streams
         self._by_account: Counter[str] = Counter()
@@ -49,47 +58,46 @@ class Watches:
     def end(self) -> None:
         """Ends every stream, now and later: clients go on at another server."""
         self._ended = True
-        self._trust.wake()
+        self.trust.wake()
 
     async def follow(
         self, caller: Caller, after_sequence: int = 0, after_hash: bytes = b""
-    ) -> AsyncGenerator[Snapshot | News]:
+    ) -> AsyncGenerator[Beginning | News]:
         """A snapshot, or what has happened since a row, then every change, and News without any once a second while
         this replica is up to date. Raises OutOfRange, Overloaded, Unavailable, and InvalidToken when the caller's token
         has expired or is refused."""
         with self._admitted(caller):
-            sequence = after_sequence
+            sequence, generation = after_sequence, self.trust.generation
             if after_sequence:
                 await self._require(after_sequence, after_hash)
             else:
-                snapshot = self._trust.snapshot()
-                sequence = snapshot.sequence
-                yield snapshot
-            generation, beats = self._trust.generation, -1
+                sequence = self.trust.snapshot().sequence
+                yield Beginning(generation, sequence)
+            beats = -1
             while True:
-                moved = self._trust.moved  # before looking, so that nothing is missed
+                moved = self.trust.moved  # before looking, so that nothing is missed
                 self._check(caller, generation)
-                changes = self._trust.changes_after(sequence)
-                if changes or beats != self._trust.beats:
-                    beats = self._trust.beats
-                    sequence, hash = self._trust.head  # noqa: A001
+                changes = self.trust.changes_after(sequence)
+                if changes or beats != self.trust.beats:
+                    beats = self.trust.beats
+                    sequence, hash = self.trust.head  # noqa: A001
                     yield News(sequence, hash, changes)
                 else:
                     await moved.wait()
 
     async def _require(self, sequence: int, hash: bytes) -> None:
         """A follower may come from a replica that has read further: before it is sent away this one reads too."""
-        if sequence > self._trust.head[0]:
+        if sequence > self.trust.head[0]:
             await self._replica.catch_up()
-        self._trust.require(sequence, hash)
+        self.trust.require(sequence, hash)
 
     def _check(self, caller: Caller, generation: int) -> None:
         claims = caller.claims
         if self._ended:
             raise Unavailable("This server is stopping; go on at another one.", reason="STOPPING")
-        if generation != self._trust.generation:
+        if generation != self.trust.generation:
             raise OutOfRange(reason="LEDGER_REPLACED")
-        if claims["exp"] <= self._now().timestamp() or self._trust.refuses(
+        if claims["exp"] <= self._now().timestamp() or self.trust.refuses(
             claims["sub"], claims["jti"], claims["epoch"]
         ):
             raise InvalidToken(reason="TOKEN_ENDED", cause="the stream's token has expired, or is refused by now")

@@ -14,8 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-
-from artstore_grpc.telemetry.logs import Logger
+from structlog.typing import FilteringBoundLogger
 
 CHANNEL = "artstore:ledger"
 TIMEOUT = timedelta(milliseconds=100)
@@ -29,7 +28,7 @@ CHECK_INTERVAL = timedelta(seconds=10)
 class RedisAnnouncements:
     """Announces to and hears from every process that names the same Redis. Fails open: the poll is there."""
 
-    def __init__(self, url: str, logger: Logger) -> None:
+    def __init__(self, url: str, logger: FilteringBoundLogger) -> None:
         self._client = Redis.from_url(url, protocol=3, retry=Retry(NoBackoff(), 0), socket_timeout=None)
         self._logger = logger
         self._quiet_until = 0.0

@@ -6,7 +6,6 @@ before any of our code runs; and one abort, here, turns an IdentityError into a 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -18,7 +17,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from artstore_grpc.addresses import Network, source_address
 from artstore_grpc.call import Call, correlated
-from artstore_grpc.errors import CannotBind, IdentityError, Overloaded
+from artstore_grpc.errors import CannotBind, IdentityError
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.rpc import standard
 from artstore_grpc.rpc.descriptors import SERVICES, full_name
@@ -32,8 +31,6 @@ MAX_METADATA_BYTES = 16 * 1024
 MAX_CONCURRENT_STREAMS = 1000
 """Calls open at once on one connection; more wait at the client. It bounds what the pipeline can't see: calls whose
 message never comes (RFC 9113 §5.1.2)."""
-WRITE_SECONDS = 30.0
-"""How long a message of a stream may wait for its reader: a snapshot is not held in memory for longer."""
 MIN_PING_INTERVAL_MS = 10_000
 """Clients may keep alive every 10 s; less often than any client of ours does, or `too_many_pings` would end it."""
 
@@ -107,20 +104,18 @@ def bound(pipeline: Pipeline, method: str, trusted: tuple[Network, ...]) -> Hand
 
 
 def bound_stream(pipeline: Pipeline, method: str, trusted: tuple[Network, ...]) -> Callable[..., Awaitable[None]]:
-    """As `bound`, for a method that answers by a stream. gRPC's flow control has it wait for a slow reader, for
-    WRITE_SECONDS."""
+    """As `bound`, for a method that answers by a stream. gRPC's flow control has it wait for a slow reader, with one
+    message in hand; gRPC can end such a call by its connection only, so that it counts as a stream until it ends."""
 
     async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         call = call_of(method, context, trusted)
         try:
             async with contextlib.aclosing(pipeline.stream(data, call)) as answers:
                 async for answer in answers:
-                    await asyncio.wait_for(context.write(answer), WRITE_SECONDS)
+                    await context.write(answer)
             return
         except IdentityError as error:
             refused = error
-        except TimeoutError:
-            refused = Overloaded("The stream is read too slowly.", reason="TOO_SLOW")
         await abort(context, refused)
 
     return handle

@@ -45,7 +45,7 @@ class TokenService:
         self._tokens = use_case
         self._watches = watches
         self._revocations = revocations
-        self._feed = Encoder()
+        self._feed = Encoder(watches.trust)
         self._keyring = keyring
         self._metrics = metrics
         self._issuer = issuer

@@ -9,14 +9,17 @@ from typing import TypeVar
 from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as pb
 
+from artstore_grpc.errors import OutOfRange
 from artstore_grpc.model import AccountTrust, KeyState
-from artstore_grpc.trust import Change, RevokedToken, Snapshot, TrustedKey
-from artstore_grpc.watches import News
+from artstore_grpc.trust import Change, RevokedToken, Snapshot, Trust, TrustedKey
+from artstore_grpc.watches import Beginning, News
 
 T = TypeVar("T")
 
 CHUNK = 4_000
 """Tokens, or accounts, in one chunk: with an identifier of 36 characters each under 256 KiB (DESIGN §3)."""
+
+KEPT_SNAPSHOTS = 2
 
 KEY_STATES = {state: pb.KeyState.Value(f"KEY_STATE_{state.name}") for state in KeyState}
 JWK_FIELDS = frozenset(field.name for field in pb.JsonWebKey.DESCRIPTOR.fields)
@@ -78,27 +81,41 @@ def parted(items: Sequence[T]) -> list[Sequence[T]]:
 
 
 class Encoder:
-    """Encodes what a watch tells. Keeps the last snapshot in its bytes, since verifiers come back all at once."""
+    """Encodes what a watch tells. Snapshots are encoded once for all, since verifiers come back all at once, and the
+    last two are kept: a reader that is slower than that starts over."""
 
-    def __init__(self) -> None:
-        self._snapshot: Snapshot | None = None
-        self._chunks: list[bytes] = []
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self._snapshots: dict[Beginning, list[bytes]] = {}
         self._encoding = asyncio.Lock()
 
-    async def encoded(self, told: AsyncGenerator[Snapshot | News]) -> AsyncGenerator[bytes]:
+    async def encoded(self, told: AsyncGenerator[Beginning | News]) -> AsyncGenerator[bytes]:
+        """The messages. Raises OutOfRange for a reader that was too slow."""
         async for each in told:
             if isinstance(each, News):
                 yield news_message(each).SerializeToString()
                 continue
-            for chunk in await self._encoded(each):
-                yield chunk
+            for number in range(await self._encode(each)):
+                yield self._chunk(each, number)
 
-    async def _encoded(self, snapshot: Snapshot) -> list[bytes]:
+    def _chunk(self, beginning: Beginning, number: int) -> bytes:
+        made = self._snapshots.get(beginning)
+        if made is None:
+            raise OutOfRange(reason="FELL_BEHIND")
+        return made[number]
+
+    async def _encode(self, beginning: Beginning) -> int:
+        """Sees to it that a snapshot's chunks are there, and says how many."""
         async with self._encoding:
-            if snapshot is not self._snapshot:
+            if beginning not in self._snapshots:
+                snapshot = self._trust.snapshot()
+                if (self._trust.generation, snapshot.sequence) != (beginning.generation, beginning.sequence):
+                    raise OutOfRange(reason="FELL_BEHIND")
                 made: list[bytes] = []
                 for chunk in chunks(snapshot):
                     made.append(chunk.SerializeToString())
                     await asyncio.sleep(0)  # calls are answered between two chunks
-                self._snapshot, self._chunks = snapshot, made
-            return self._chunks
+                self._snapshots[beginning] = made
+                while len(self._snapshots) > KEPT_SNAPSHOTS:
+                    del self._snapshots[next(iter(self._snapshots))]
+            return len(self._snapshots[beginning])

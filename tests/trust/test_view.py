@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from artstore.identity import TrustState
 from artstore.identity.v1 import token_service_pb2 as pb
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artstore_grpc import ledger, trust
@@ -98,6 +98,7 @@ def known(state: TrustState) -> tuple[Any, ...]:
     return state.sequence, state.hash, sorted(state.keys), dict(state._revoked), accounts
 
 
+@settings(deadline=None, database=None)
 @given(st.lists(EVENTS, max_size=40), st.data())
 def test_a_snapshot_and_what_follows_is_all_there_is(events: list[Any], data: st.DataObject) -> None:
     """A verifier that begins at any row, and looks up at any other, ends with what one that was there from the start
@@ -117,6 +118,7 @@ def test_a_snapshot_and_what_follows_is_all_there_is(events: list[Any], data: st
     assert known(late) == known(always) == known(follower(view))
 
 
+@settings(deadline=None, database=None)
 @given(st.lists(EVENTS, max_size=40), st.data())
 def test_a_verifier_goes_on_at_a_replica_that_started_later(events: list[Any], data: st.DataObject) -> None:
     """A replica that was loaded at some row takes over a verifier of before: nothing is missed, nothing refused that

@@ -1,0 +1,136 @@
+"""The cacheable twin of the feed, over HTTP as its users get it: signed, stated, and never fresher than its server."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
+from artstore.identity.v1 import token_service_pb2 as pb
+from joserfc.jws import extract_compact
+
+from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.keys import Keyring
+from artstore_grpc.replica import Replica
+from artstore_grpc.revocations import Revocations
+from artstore_grpc.store.sql import SqlStore
+from artstore_grpc.vault import Vault, new_key
+from tests.installation import Account, Installation
+
+URL = "/.well-known/revocations"
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Installation]:
+    with Installation(tmp_path) as installation:
+        yield installation
+
+
+def get(service: Installation, **headers: str) -> httpx.Response:
+    return httpx.get(service.url + URL, headers=headers, trust_env=False)
+
+
+def verified(service: Installation, text: str) -> dict[str, Any]:
+    """The claims, by a verifier that others wrote."""
+    key = jwt.PyJWKClient(f"{service.url}/.well-known/jwks.json").get_signing_key_from_jwt(text)
+    options: Any = {"require": ["iss", "iat", "exp"], "verify_aud": False, "verify_iat": False, "verify_exp": False}
+    claims: dict[str, Any] = jwt.decode(text, key.key, algorithms=["RS256"], issuer=service.issuer, options=options)
+    return claims
+
+
+def revoked(service: Installation) -> tuple[Account, dict[str, Any]]:
+    account = service.account("user")
+    token = service.token(account.client_id, account.secret)
+    service.tokens.RevokeToken(
+        pb.RevokeTokenRequest(token=token, client_id=account.client_id, client_secret=account.secret)
+    )
+    claims: dict[str, Any] = json.loads(extract_compact(token.encode()).payload)
+    return account, claims
+
+
+def test_it_says_what_the_feed_says(service: Installation) -> None:
+    """Revoked tokens with their `exp`, refused accounts, the sequence; signed by a published key, under a `typ` that no
+    access token has."""
+    account, claims = revoked(service)
+    request = accounts_pb.SuspendServiceAccountRequest(id=account.id)
+    service.accounts.SuspendServiceAccount(request, metadata=service.bearer())
+    answer = get(service)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/jwt")
+    assert answer.headers["cache-control"] == "public, max-age=5"
+    assert extract_compact(answer.content).headers()["typ"] == "revocations+jwt"
+    told = verified(service, answer.text)
+    assert told["jtis"] == {claims["jti"]: claims["exp"]}
+    assert told["accounts"] == {account.id: "suspended"}
+    assert told["epochs"] == {}
+    assert told["exp"] - told["iat"] == 60
+    assert told["sequence"] > 0
+    assert len(bytes.fromhex(told["hash"])) == 32
+
+
+def test_it_is_no_access_token(service: Installation) -> None:
+    """Though signed by the same key it is refused as a bearer token."""
+    metadata = (("authorization", f"Bearer {get(service).text}"),)
+    with pytest.raises(Exception, match="UNAUTHENTICATED"):
+        service.accounts.ListServiceAccounts(accounts_pb.ListServiceAccountsRequest(), metadata=metadata)
+
+
+def test_who_has_it_is_told_304(service: Installation) -> None:
+    """Until something changes, or half of its life is over; then there is another one."""
+    first = get(service)
+    again = get(service, **{"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    service.clock.advance(timedelta(seconds=31))
+    later = get(service, **{"if-none-match": first.headers["etag"]})
+    assert later.status_code == 200
+    assert later.headers["etag"] != first.headers["etag"]
+
+
+def test_a_revocation_is_in_it_within_a_second(service: Installation) -> None:
+    """What was signed before is not given again for longer than that."""
+    get(service)
+    _, claims = revoked(service)
+    started = time.monotonic()
+    while claims["jti"] not in verified(service, get(service).text)["jtis"]:
+        assert time.monotonic() - started < 2
+        time.sleep(0.05)
+
+
+async def test_a_server_that_is_cut_off_signs_no_freshness(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`iat` is when it last read the ledger; once that is a lifetime ago it signs nothing."""
+    seconds = 1_900_000_000.0
+
+    def now() -> datetime:
+        return datetime.fromtimestamp(seconds, UTC)
+
+    async def down(self: Any) -> Any:
+        raise StoreUnavailable("down")
+
+    replica = Replica(store, now, outage_window=timedelta(minutes=5), monotonic=lambda: seconds)
+    keyring = Keyring(store, Vault(new_key()), now, algorithm="ES256", issuer="https://issuer.example")
+    await keyring.load()
+    await replica.load()
+    listed = Revocations(replica, keyring, now, issuer="https://issuer.example")
+    assert issued_at(await listed.signed()) == 1_900_000_000
+    monkeypatch.setattr(SqlStore, "head", down)
+    seconds += 40
+    await replica.poll()
+    assert issued_at(await listed.signed()) == 1_900_000_000
+    seconds += 31
+    await replica.poll()
+    with pytest.raises(StoreUnavailable):
+        await listed.signed()
+    monkeypatch.undo()
+    await replica.poll()
+    assert issued_at(await listed.signed()) == 1_900_000_071
+
+
+def issued_at(text: str) -> int:
+    iat: int = json.loads(extract_compact(text.encode()).payload)["iat"]
+    return iat
