@@ -21,6 +21,7 @@ from benchmarks.measure import Effort, measured, signature_costs
 from benchmarks.plan import rows
 from benchmarks.processes import LOAD_CORE, pin
 from benchmarks.rig import Say, rig
+from benchmarks.verifier import verifier
 
 FULL, QUICK = Effort(rounds=3, pairs=6, seconds=0.25), Effort(rounds=1, pairs=5, seconds=0.12)
 PACED_SECONDS = {False: 3.0, True: 1.0}
@@ -58,13 +59,14 @@ def table(quick: bool, only: str, out: Path) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench"), show_default=True)
 def grow(tokens: int, out: Path) -> None:
-    """A token's cost against accounts, ledger rows and connections; memory against tokens issued."""
+    """A token's cost against accounts, ledger rows, revocations and connections; memory against tokens issued; a
+    verifier's memory and time against revocations."""
     with progress() as (console, say):
         with tempfile.TemporaryDirectory(prefix="artstore-bench-") as folder:
             lines = asyncio.run(growth.grown(Path(folder), say))
         with tempfile.TemporaryDirectory(prefix="artstore-bench-") as folder:
             held = asyncio.run(growth.memory(Path(folder), tokens=tokens, say=say)) if tokens else []
-    found = report.growth_document(lines, held)
+    found = report.growth_document(lines, held, verifier())
     report.growth_tables(found, console)
     report.write(out / "growth.json", found)
     if drawn := plots():

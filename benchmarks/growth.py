@@ -1,4 +1,4 @@
-"""What a token costs when there is more of everything: accounts, ledger rows, connections, tokens issued."""
+"""What a token costs when there is more of everything: accounts, ledger rows, revocations, connections, tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ CALLED = 100
 """Accounts that take turns, evenly spread over all there are: a token's cost, not that of reading an account."""
 ACCOUNTS = (100, 1_000, 10_000, 100_000, 1_000_000)
 LEDGER_ROWS = (1_000, 10_000, 100_000, 1_000_000)
+REVOCATIONS = (0, 1_000, 100_000)
 CONNECTIONS = (1, 16, 64, 256, 1_000)
+LEDGER_TARGETS = {size: f"{size} ledger rows" for size in LEDGER_ROWS}
+REVOCATION_TARGETS = {size: f"{size} live revocations" for size in REVOCATIONS}
 EFFORT = Effort(rounds=3, pairs=8, seconds=0.4)
 TOKENS = 1_000_000
 TOKENS_OVER = 10_000
@@ -37,17 +40,27 @@ class Line:
 def lines() -> tuple[Line, ...]:
     return (
         line("accounts", ACCOUNTS, {size: f"{size} accounts" for size in ACCOUNTS}),
-        line("ledger rows", LEDGER_ROWS, {size: f"{size} ledger rows" for size in LEDGER_ROWS}),
+        line("ledger rows", LEDGER_ROWS, LEDGER_TARGETS),
+        line("ledger rows, introspecting", LEDGER_ROWS[::3], LEDGER_TARGETS, operation="introspect"),
+        line("live revocations", REVOCATIONS, REVOCATION_TARGETS),
+        line("live revocations, introspecting", REVOCATIONS, REVOCATION_TARGETS, operation="introspect"),
         line("connections", CONNECTIONS, dict.fromkeys(CONNECTIONS, f"{ACCOUNTS[0]} accounts"), connected=True),
     )
 
 
-def line(what: str, sizes: tuple[int, ...], targets: Mapping[int, str], *, connected: bool = False) -> Line:
+def line(
+    what: str,
+    sizes: tuple[int, ...],
+    targets: Mapping[int, str],
+    *,
+    operation: str = "issue",
+    connected: bool = False,
+) -> Line:
     rows = [
         Row(
             f"{size:,} {what}",
             targets[size],
-            "issue",
+            operation,
             floor=f"{sizes[0]:,} {what}" if size != sizes[0] else "",
             connections=size if connected else 16,
         )
@@ -60,6 +73,7 @@ def variants() -> dict[str, Variant]:
     """A service for each size of its database."""
     made = {f"{count} accounts": Variant(plan=Plan(count, CALLED)) for count in ACCOUNTS}
     made |= {f"{rows} ledger rows": Variant(plan=Plan(100, CALLED, ledger_rows=rows)) for rows in LEDGER_ROWS}
+    made |= {name: Variant(plan=Plan(100, CALLED, revocations=size)) for size, name in REVOCATION_TARGETS.items()}
     return made
 
 

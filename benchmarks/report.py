@@ -18,6 +18,7 @@ from benchmarks import growth
 from benchmarks.growth import Memory
 from benchmarks.measure import Result
 from benchmarks.moments import Paced, Restart
+from benchmarks.verifier import Held
 
 LIBRARIES = ("grpcio", "protobuf", "cryptography", "joserfc", "uvloop", "uvicorn", "starlette", "sqlalchemy", "redis")
 
@@ -189,7 +190,9 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def growth_document(grown: Mapping[str, Sequence[Result]], held: Sequence[Memory]) -> dict[str, Any]:
+def growth_document(
+    grown: Mapping[str, Sequence[Result]], held: Sequence[Memory], verifiers: Sequence[Held] = ()
+) -> dict[str, Any]:
     """What grew, for programs."""
     lines: dict[str, list[dict[str, Any]]] = {}
     for what, results in grown.items():
@@ -201,7 +204,8 @@ def growth_document(grown: Mapping[str, Sequence[Result]], held: Sequence[Memory
             for number, (size, result) in enumerate(zip(sizes, results, strict=True))
         ]
     memory = [{"tokens": m.tokens, "mib": m.resident_bytes / 2**20, "errors": m.errors} for m in held]
-    return {"machine": machine(), "lines": lines, "memory": memory}
+    checked = [{"revocations": v.revocations, "mib": v.bytes / 2**20, "check_ns": v.check_ns} for v in verifiers]
+    return {"machine": machine(), "lines": lines, "memory": memory, "verifier": checked}
 
 
 def growth_tables(found: Mapping[str, Any], console: Console) -> None:
@@ -220,6 +224,11 @@ def growth_tables(found: Mapping[str, Any], console: Console) -> None:
         shown = Table("tokens issued", "resident MiB", "errors")
         for step in found["memory"]:
             shown.add_row(f"{step['tokens']:,}", f"{step['mib']:,.1f}", str(step["errors"]))
+        console.print(shown)
+    if found["verifier"]:
+        shown = Table("live revocations, at a verifier", "MiB", "ns per check")
+        for step in found["verifier"]:
+            shown.add_row(f"{step['revocations']:,}", f"{step['mib']:,.2f}", f"{step['check_ns']:,.0f}")
         console.print(shown)
 
 

@@ -16,7 +16,7 @@ import bcrypt
 from sqlalchemy import insert, update
 
 from artstore_grpc import ledger, secrets
-from artstore_grpc.model import MAX_RATE_LIMIT, Account, Event, EventKind, LedgerRow, Role, Secret
+from artstore_grpc.model import MAX_RATE_LIMIT, Account, Event, EventKind, LedgerRow, Revocation, Role, Secret
 from artstore_grpc.store import rows, tables
 from artstore_grpc.store.engine import Database
 from artstore_grpc.store.queries import HEAD
@@ -43,8 +43,9 @@ class Seeded:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to write: `count` accounts, of which `called` get a secret of their own, evenly spread; and ledger rows
-    about nobody, to `ledger_rows` in all. With `cold_cost` their secrets have a bcrypt hash of that cost and no tag."""
+    """What to write: `count` accounts, of which `called` get a secret of their own, evenly spread; ledger rows about
+    nobody, to `ledger_rows` in all; live `revocations` of nobody's tokens. With `cold_cost` the called accounts'
+    secrets have a bcrypt hash of that cost and no tag."""
 
     count: int
     called: int
@@ -52,6 +53,7 @@ class Plan:
     rate_limit: int = MAX_RATE_LIMIT
     ledger_rows: int = 0
     cold_cost: int = 0
+    revocations: int = 0
     name: str = "seed"
 
 
@@ -84,7 +86,18 @@ class Seeder:
         while at[0] < self._plan.ledger_rows:
             about_nobody = min(BATCH, self._plan.ledger_rows - at[0])
             at = await self._write(at, [], [self._event(number) for number in range(about_nobody)])
+        await self._revoke()
         return self._called
+
+    async def _revoke(self) -> None:
+        """Without ledger rows: what a start reads is the table."""
+        ends = datetime.now(UTC) + timedelta(hours=12)
+        for number in range(0, self._plan.revocations, BATCH):
+            count = min(BATCH, self._plan.revocations - number)
+            made = [Revocation(uuid.uuid4().hex, str(uuid.uuid4()), ends) for _ in range(count)]
+            async with self._database.transaction() as transaction:
+                await transaction.execute(insert(tables.revocations), [rows.revocation_values(each) for each in made])
+            self._progress(count)
 
     async def _write(self, head: ledger.Head, accounts: list[Account], events: list[Event]) -> ledger.Head:
         chained: list[LedgerRow] = []
