@@ -12,7 +12,7 @@ import contextlib
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -31,6 +31,12 @@ MAX_ACCOUNTS = 100_000
 """About 2 KB each."""
 MAX_MISSES = 10_000
 """Client ids known not to exist, so that they cost what known ones do."""
+KEYS = "key."
+"""How the kinds of rows about signing keys begin."""
+
+
+async def nothing() -> None:
+    """Keys that nobody follows."""
 
 
 class Replica:
@@ -44,6 +50,7 @@ class Replica:
         outage_window: timedelta,
         monotonic: Callable[[], float] = time.monotonic,
         on_change: Callable[[], None] = lambda: None,
+        on_keys: Callable[[], Awaitable[object]] = nothing,
     ) -> None:
         self.sequence = 0
         self._hash = b""
@@ -53,6 +60,9 @@ class Replica:
         self._monotonic = monotonic
         self._window_seconds = outage_window.total_seconds()
         self._on_change = on_change
+        self._on_keys = on_keys
+        self._keys_changed = True
+        self._as_of = -math.inf
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._client_ids: dict[str, str] = {}
         self._misses: OrderedDict[str, None] = OrderedDict()
@@ -65,9 +75,12 @@ class Replica:
 
     async def load(self) -> None:
         """Reads where the ledger stands and every live revocation. Raises StoreUnavailable."""
+        started = self._monotonic()
         self.sequence, self._hash = await self._store.head()
         for revocation in await self._store.revocations(self._now()):
             self._revoked[revocation.jti] = revocation.expire_time
+        self._keys_changed = True
+        await self._follow_keys(started)
         self.outage_since = None
         self._tell()
 
@@ -81,6 +94,11 @@ class Replica:
         """Whether remembered accounts may be served: the database is up, or the outage window has not ended."""
         since = self.outage_since
         return since is None or self._monotonic() - since < self._window_seconds
+
+    @property
+    def staleness_seconds(self) -> float:
+        """How long ago the store was last as this process knows it: every change committed before then is known."""
+        return self._monotonic() - self._as_of
 
     def is_revoked(self, jti: str) -> bool:
         return jti in self._revoked
@@ -143,6 +161,7 @@ class Replica:
     async def catch_up(self) -> None:
         """Applies every ledger row committed by now; called by the poll, and after each write of this process."""
         async with self._catching_up:
+            started = self._monotonic()
             full = await self._store.head() != (self.sequence, self._hash)  # two columns: what nearly every poll reads
             while full:
                 rows = await self._store.ledger(max(self.sequence - 1, 0), BATCH)
@@ -152,6 +171,14 @@ class Replica:
                     return
                 for row in rows[1 if self.sequence else 0 :]:  # the first was applied, and is read to be compared
                     self._apply(row)
+            await self._follow_keys(started)
+
+    async def _follow_keys(self, started: float) -> None:
+        """Has the keys read anew if a row was about them; until that has succeeded no turn of the tail counts."""
+        if self._keys_changed:
+            await self._on_keys()
+            self._keys_changed = False
+        self._as_of = started
 
     async def after_write(self) -> None:
         """Reads one's own write back; if that fails the write stands all the same, and the poll brings it."""
@@ -198,6 +225,7 @@ class Replica:
 
     def _apply(self, row: LedgerRow) -> None:
         self.sequence, self._hash = row.sequence, row.hash
+        self._keys_changed |= row.kind.startswith(KEYS)
         if row.kind == EventKind.TOKEN_REVOKED:
             jti, expire_time = row.subject, datetime.fromisoformat(row.parsed()["expire_time"])
             self._revoked[jti] = expire_time

@@ -11,9 +11,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from artstore_grpc import tokens
 from artstore_grpc.call import Call
 from artstore_grpc.errors import Unimplemented
-from artstore_grpc.keys import JWKS_MAX_AGE, MAX_VERIFIED, Keyring
+from artstore_grpc.keys import MAX_VERIFIED, Keyring
 from artstore_grpc.model import SCOPES, Role
-from artstore_grpc.rpc.messages import duration, timestamp
+from artstore_grpc.rpc.messages import duration, jwk_message, timestamp
+from artstore_grpc.signing_keys import SigningKeys
 from artstore_grpc.telemetry.metrics import Metrics
 from artstore_grpc.tokens import Tokens
 
@@ -21,15 +22,17 @@ BEARER = "Bearer"
 """RFC 6750."""
 CLIENT_AUTHENTICATION = ("client_secret_basic", "client_secret_post")
 """RFC 8414's names for RFC 6749 §2.3.1's two ways."""
-JWK_FIELDS = frozenset(field.name for field in pb.JsonWebKey.DESCRIPTOR.fields)
 
 
 class TokenService:
     """The methods of artstore.identity.v1.TokenService, as the pipeline calls them."""
 
-    def __init__(self, use_case: Tokens, keyring: Keyring, metrics: Metrics, issuer: str) -> None:
+    def __init__(
+        self, use_case: Tokens, keyring: Keyring, signing_keys: SigningKeys, metrics: Metrics, issuer: str
+    ) -> None:
         self._tokens = use_case
         self._keyring = keyring
+        self._signing_keys = signing_keys
         self._metrics = metrics
         self._issuer = issuer
         self._answers: dict[str, pb.IntrospectTokenResponse] = {}
@@ -69,11 +72,8 @@ class TokenService:
         return pb.RevokeTokenResponse()
 
     async def GetJsonWebKeySet(self, request: pb.GetJsonWebKeySetRequest, call: Call) -> pb.GetJsonWebKeySetResponse:
-        keys = [
-            pb.JsonWebKey(**{name: value for name, value in key.items() if name in JWK_FIELDS})
-            for key in self._keyring.public_keys()
-        ]
-        return pb.GetJsonWebKeySetResponse(keys=keys, max_age=duration(JWKS_MAX_AGE))
+        keys = [jwk_message(key) for key in self._keyring.public_keys()]
+        return pb.GetJsonWebKeySetResponse(keys=keys, max_age=duration(self._signing_keys.max_age()))
 
     async def GetServerMetadata(self, request: pb.GetServerMetadataRequest, call: Call) -> pb.GetServerMetadataResponse:
         return pb.GetServerMetadataResponse(
