@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 from joserfc import jwk
+from joserfc.errors import UnsupportedAlgorithmError
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
@@ -35,6 +36,17 @@ class LoadedKey:
     """The signature of its JWS algorithm (RFC 7518 §3)."""
     protected: bytes
     """The JWS Protected Header as every token of this key begins, with the dot behind it."""
+
+
+class Algorithms(JWSRegistry):
+    """The JWS algorithms of the keys there are, and no others. joserfc's own would warn of `EdDSA` at every use, since
+    RFC 9864 has a name for each of its curves; ours is pinned by the key (RFC 8037 §3.1)."""
+
+    def get_alg(self, name: str) -> Any:
+        """Raises UnsupportedAlgorithmError."""
+        if name not in (self.allowed or ()):
+            raise UnsupportedAlgorithmError("the algorithm is no key's")
+        return self.algorithms[name]
 
 
 class Signer:
@@ -84,6 +96,6 @@ def opened(vault: Vault, key: SigningKey) -> LoadedKey:
     private = json.loads(vault.open(key.sealed, CONTEXT, key.kid))
     header = {"typ": TOKEN_TYPE, "alg": key.algorithm, "kid": key.kid}
     parsed = jwk.import_key(private)
-    algorithm = JWSRegistry(algorithms=[key.algorithm]).get_alg(key.algorithm)
+    algorithm = Algorithms(algorithms=[key.algorithm]).get_alg(key.algorithm)
     sign: Callable[[bytes], bytes] = partial(algorithm.sign, key=Signer(parsed))
     return LoadedKey(key, parsed, sign, encoded(orjson.dumps(header)) + b".")

@@ -18,10 +18,9 @@ from typing import Any
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import Key
-from joserfc.jws import JWSRegistry
 
 from artstore_grpc.errors import LeaseLost, StoreUnavailable
-from artstore_grpc.key_material import LoadedKey, encoded, generate, opened, sealed
+from artstore_grpc.key_material import Algorithms, LoadedKey, encoded, generate, opened, sealed
 from artstore_grpc.key_policy import LEEWAY_SECONDS
 from artstore_grpc.model import Event, EventKind, KeyState
 from artstore_grpc.store.protocol import Store
@@ -63,7 +62,7 @@ class Keyring:
         self._token_lifetime_seconds = token_lifetime_seconds
         self._keys: dict[str, LoadedKey] = {}
         self._active: LoadedKey | None = None
-        self._known = JWSRegistry(algorithms=[])
+        self._known = Algorithms(algorithms=[])
         self._verified: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
         needed: jwt.ClaimsOption = {"essential": True}
         ours: jwt.ClaimsOption = {"essential": True, "value": issuer}
@@ -159,7 +158,7 @@ class Keyring:
         """Takes the published keys for all there are, and forgets what others have signed."""
         self._keys = keys
         self._active = next((each for each in keys.values() if each.stored.state is KeyState.ACTIVE), None)
-        self._known = JWSRegistry(algorithms=list({loaded.stored.algorithm for loaded in keys.values()}))
+        self._known = Algorithms(algorithms=list({loaded.stored.algorithm for loaded in keys.values()}))
         self._verified.clear()
 
     async def _make_first(self, holder: str) -> bool:

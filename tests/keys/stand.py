@@ -142,7 +142,7 @@ class Process:
         async def ready() -> bool:
             return True
 
-        server = GatewayServer(build(self.parts.pipeline, ready=ready, trusted_proxies=()), bind(ANY), timedelta(0))
+        server = GatewayServer(build(self.parts.pipeline, ready=ready, trusted_proxies=()), bind(ANY), SECOND)
         await server.start()
         stack.push_async_callback(server.stop)
         url = f"http://127.0.0.1:{server.port}"
