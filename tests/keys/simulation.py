@@ -1,5 +1,5 @@
-"""Rotations under constant issuing and verifying, on a clock that the simulation moves: two processes on one database,
-and verifiers that know nothing but HTTP's rules. Nothing here knows how keys are rotated."""
+"""Rotations under constant issuing and verifying, on a clock that the simulation moves: processes on one database, and
+verifiers that know nothing but HTTP's rules. Nothing here knows how keys are rotated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.keys.stand import ISSUER, SECOND, FakeTime, Installation, Process, op
 
 JWKS = "/.well-known/jwks.json"
 ALL = ["RS256", "RS384", "RS512", "PS256", "ES256", "EdDSA"]
-STEPS = (5, 25)
+STEPS = (10, 50)
 """Seconds between two looks at the world: none of them divides any of the settings."""
 TIMELESS: Any = dict.fromkeys(("verify_exp", "verify_iat", "verify_nbf", "verify_aud"), False)
 
@@ -148,13 +148,13 @@ class World:
         return sum(kind == "key.activated" for kind, _ in await self.processes[0].events())
 
 
-async def rotated(url: str, rotations: int, algorithms: list[str], *, every: int, seed: int) -> World:
+async def rotated(url: str, rotations: int, algorithms: list[str], *, every: int, processes: int) -> World:
     """A world in which so many keys took over; every so many rotations the processes restart, one after the other, with
     the next algorithm. Some rotations are asked for, most are due."""
     settings = {"key_rotation_interval": 120 * SECOND}
     async with AsyncExitStack() as stack:
-        world = World(Installation(url), random.Random(seed), stack, settings)
-        for at in (0, 1):
+        world = World(Installation(url), random.Random(rotations), stack, settings)
+        for at in range(processes):
             await world.open(at, signing_algorithm=algorithms[0])
         done, moved, seen = 0, 0, world.processes[0].signs_with
         while done < rotations:
@@ -166,7 +166,7 @@ async def rotated(url: str, rotations: int, algorithms: list[str], *, every: int
                 done += 1
             if done // every > moved:
                 moved += 1
-                for at in (0, 1):
+                for at in range(processes):
                     await world.open(at, signing_algorithm=algorithms[moved % len(algorithms)])
                     for _ in range(3):
                         await world.step()
