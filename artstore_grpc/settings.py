@@ -99,7 +99,7 @@ class Settings:
 
     signing_algorithm: str = "RS256"
     """`RS256`, `RS384`, `RS512`, `PS256`, `ES256` or `EdDSA`; a running installation moves over to
-    another one as it rotates keys."""
+    another one without a refused token."""
 
     key_rotation_interval: timedelta = timedelta(hours=24)
     """Seconds that a key signs before the next one does (0 to 31,536,000), at least twice `JWKS_MAX_AGE`. 0: keys
