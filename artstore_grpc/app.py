@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -27,19 +28,22 @@ from artstore_grpc.ephemeral.redis import RedisLimiter
 from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.gateway.server import bind
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
+from artstore_grpc.key_policy import KeyPolicy
 from artstore_grpc.keys import Keyring
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.replays import Replays
-from artstore_grpc.replica import Replica, nobody
+from artstore_grpc.replica import Replica, nothing
 from artstore_grpc.revocations import Revocations
 from artstore_grpc.rotation import Rotation
 from artstore_grpc.rpc.descriptors import SERVICES
 from artstore_grpc.rpc.health import Health
+from artstore_grpc.rpc.key_service import KeyService
 from artstore_grpc.rpc.methods import methods
 from artstore_grpc.rpc.service_account_service import ServiceAccountService
 from artstore_grpc.rpc.token_service import TokenService
 from artstore_grpc.secrets import Hasher
 from artstore_grpc.settings import Address, InvalidSettings, Settings
+from artstore_grpc.signing_keys import TICK_INTERVAL, SigningKeys
 from artstore_grpc.store import notifications, schema
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.telemetry.logs import Logger, capture_library_logs, configured
@@ -96,6 +100,7 @@ class Parts:
     metrics: Metrics
     changed: asyncio.Event
     """Set when the database went away or came back."""
+    signing_keys: SigningKeys
 
 
 def utc_now() -> datetime:
@@ -104,7 +109,12 @@ def utc_now() -> datetime:
 
 @asynccontextmanager
 async def parts(
-    settings: Settings, vault: Vault, issuer: str, logger: Logger, now: Callable[[], datetime] = utc_now
+    settings: Settings,
+    vault: Vault,
+    issuer: str,
+    logger: Logger,
+    now: Callable[[], datetime] = utc_now,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Parts]:
     """Builds the parts and closes them; nothing is read from the store yet."""
     async with AsyncExitStack() as stack:
@@ -116,14 +126,25 @@ async def parts(
         hasher = Hasher(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
         stack.callback(hasher.close)
         announcements = announcing(settings, stack, logger)
+        keys = policy_of(settings)
+        keyring = Keyring(
+            store,
+            vault,
+            now,
+            algorithm=settings.signing_algorithm,
+            issuer=issuer,
+            token_lifetime_seconds=keys.token_lifetime_seconds,
+        )
         replica = Replica(
             store,
             now,
             outage_window=settings.outage_window,
+            monotonic=monotonic,
             on_change=changed.set,
-            announce=announcements.announce if announcements else nobody,
+            on_keys=keyring.reload,
+            announce=announcements.announce if announcements else nothing,
         )
-        keyring = Keyring(store, vault, now, algorithm=settings.signing_algorithm, issuer=issuer)
+        signing_keys = SigningKeys(store=store, keyring=keyring, replica=replica, vault=vault, policy=keys, now=now)
         usage = Usage(store)
         audiences = Audiences(settings.audience, issuer)
         attempts = Attempts(store=store, replica=replica, hasher=hasher, failures=failures, now=now)
@@ -159,8 +180,9 @@ async def parts(
         watches = Watches(replica, now, max_streams=settings.max_streams)
         revocations = Revocations(replica, keyring, now, issuer=issuer)
         servicers: dict[str, object] = {
-            "TokenService": TokenService(tokens, keyring, watches, revocations, metrics, issuer),
+            "TokenService": TokenService(tokens, keyring, signing_keys, watches, revocations, metrics, issuer),
             "ServiceAccountService": ServiceAccountService(accounts, rotation, audiences, now),
+            "KeyService": KeyService(signing_keys),
         }
         pipeline = Pipeline(
             methods=methods(servicers),
@@ -187,9 +209,15 @@ async def parts(
             health=health,
             metrics=metrics,
             changed=changed,
+            signing_keys=signing_keys,
         )
         watch(made)
         yield made
+
+
+def policy_of(settings: Settings) -> KeyPolicy:
+    """The settings that decide the life of signing keys."""
+    return KeyPolicy(**{each.name: getattr(settings, each.name) for each in fields(KeyPolicy)})
 
 
 def limiters(settings: Settings, stack: AsyncExitStack, logger: Logger) -> tuple[Limiter, Limiter]:
@@ -300,6 +328,7 @@ async def load(settings: Settings, made: Parts, logger: Logger) -> Loaded:
             await schema.check(settings.store_url)
             await made.keyring.load()
             await made.replica.load()
+            await made.signing_keys.raise_token_lifetime()
             return Loaded(await first_administrator(settings, made))
         except StoreUnavailable as down:
             if not told:
@@ -352,6 +381,7 @@ async def background(
         jobs.forever("tail", timedelta(0), made.replica.tail, logger),
         jobs.forever("usage", FLUSH_INTERVAL, made.usage.flush, logger),
         jobs.forever("purge", jobs.PURGE_INTERVAL, purge.run, logger),
+        jobs.forever("keys", TICK_INTERVAL, made.signing_keys.tick, logger),
         jobs.forever("health", timedelta(0), follow, logger),
         jobs.forever("listen", LISTEN_RETRY, listen, logger),
     ]
@@ -359,6 +389,7 @@ async def background(
         hear = partial(made.announcements.listen, made.replica.wake)
         work.append(jobs.forever("announcements", LISTEN_RETRY, hear, logger))
     stack.push_async_callback(made.usage.flush)
+    stack.push_async_callback(made.signing_keys.resign)
     for task in [asyncio.create_task(each) for each in work]:
         stack.push_async_callback(ended, task)
     await made.health.follow(serving=True, database=True)

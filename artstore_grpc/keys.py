@@ -1,4 +1,4 @@
-"""The signing keys: made once on first start, sealed at rest, held ready in memory; signs and verifies tokens.
+"""The signing keys as this process holds them, ready in memory: signs and verifies tokens. Makes the very first one.
 
 Signatures and claims are joserfc's work. What it leaves to its caller is done here: the algorithm is pinned per key
 (RFC 8725 §3.1), any `crit` is refused, and `typ` must be an access token's (RFC 9068 §4).
@@ -7,99 +7,63 @@ Signatures and claims are joserfc's work. What it leaves to its caller is done h
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
-import json
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 import orjson
-from joserfc import jwk, jwt
+from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
-from joserfc.jws import JWSRegistry
+from joserfc.jwk import Key
 
 from artstore_grpc.errors import LeaseLost, StoreUnavailable
-from artstore_grpc.model import Event, EventKind, KeyState, SigningKey
+from artstore_grpc.key_material import Algorithms, LoadedKey, encoded, generate, opened, sealed
+from artstore_grpc.key_policy import LEEWAY_SECONDS
+from artstore_grpc.model import Event, EventKind, KeyState
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.vault import Vault
 
-TOKEN_TYPE = "at+jwt"
-"""RFC 9068 §2.1."""
 ACCEPTED_TYPES = ("at+jwt", "application/at+jwt")
 """RFC 9068 §4."""
-RSA_BITS = 2048
 LEASE = "signing-key"
+"""Of who makes the first key, and of who does what is due to the keys after that (signing_keys.py)."""
 LEASE_LIFETIME = timedelta(seconds=15)
 FIRST_KEY_PATIENCE = timedelta(seconds=30)
-JWKS_MAX_AGE = timedelta(minutes=5)
-"""How long a verifier may keep the key set."""
 BEGUN = ("iat", "nbf")
 """The claims that say since when a token is valid."""
 MAX_VERIFIED = 4096
 """Tokens whose claims are remembered by their digest; about 3 KB each."""
-LEEWAY_SECONDS = 30
-"""What replicas' clocks may differ by: a token that another has just issued is not yet to come. `exp` gets none."""
 
 
 class BadToken(Exception):
     """A token that isn't a live access token of this issuer; the message is for the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedKey:
-    """A signing key, opened and parsed: parsing costs 35 ms, so it is done once. So is its tokens' header."""
-
-    stored: SigningKey
-    key: Key
-    sign: Callable[[bytes], bytes]
-    """The signature of its JWS algorithm (RFC 7518 §3)."""
-    protected: bytes
-    """The JWS Protected Header as every token of this key begins, with the dot behind it."""
-
-
-class Signer:
-    """A joserfc key as its algorithms sign with it: what may be done with it was looked up once, not per signature."""
-
-    def __init__(self, key: Key) -> None:
-        self._private = key.get_op_key("sign")
-        self.curve_key_size = key.curve_key_size if isinstance(key, ECKey) else 0
-
-    def get_op_key(self, operation: str) -> Any:
-        return self._private
-
-
-def generate(algorithm: str) -> Key:
-    """A new key pair for a JWS algorithm; `kid` is its RFC 7638 thumbprint."""
-    options: jwk.KeyParameters = {"alg": algorithm, "use": "sig"}
-    if algorithm == "EdDSA":
-        return OKPKey.generate_key("Ed25519", options, auto_kid=True)
-    if algorithm == "ES256":
-        return ECKey.generate_key("P-256", options, auto_kid=True)
-    return RSAKey.generate_key(RSA_BITS, options, auto_kid=True)
-
-
-def encoded(value: bytes) -> bytes:
-    """Base64url without padding (RFC 7515 §2)."""
-    return base64.urlsafe_b64encode(value).rstrip(b"=")
-
-
 class Keyring:
     """The keys of this installation, as far as this process knows them."""
 
-    def __init__(self, store: Store, vault: Vault, now: Callable[[], datetime], *, algorithm: str, issuer: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        now: Callable[[], datetime],
+        *,
+        algorithm: str,
+        issuer: str,
+        token_lifetime_seconds: int = 0,
+    ) -> None:
         self._store = store
         self._vault = vault
         self._now = now
         self._algorithm = algorithm
+        self._token_lifetime_seconds = token_lifetime_seconds
         self._keys: dict[str, LoadedKey] = {}
         self._active: LoadedKey | None = None
-        self._known = JWSRegistry(algorithms=[])
+        self._known = Algorithms(algorithms=[])
         self._verified: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
         needed: jwt.ClaimsOption = {"essential": True}
         ours: jwt.ClaimsOption = {"essential": True, "value": issuer}
@@ -118,7 +82,7 @@ class Keyring:
         one makes it, the others wait for it. Raises StoreUnavailable, and WrongKey for another key-encryption key."""
         deadline = asyncio.get_running_loop().time() + FIRST_KEY_PATIENCE.total_seconds()
         holder = uuid.uuid4().hex
-        while not self._accept(await self._store.signing_keys()):
+        while not await self.reload():
             if not await self._make_first(holder):
                 await asyncio.sleep(0.1)
             if asyncio.get_running_loop().time() > deadline:
@@ -130,6 +94,19 @@ class Keyring:
         header = orjson.dumps({"typ": kind, "alg": loaded.stored.algorithm, "kid": loaded.stored.kid})
         signing_input = encoded(header) + b"." + encoded(claims)
         return (signing_input + b"." + encoded(loaded.sign(signing_input))).decode()
+
+    async def reload(self) -> bool:
+        """Reads the keys anew; whether one of them is active. Raises StoreUnavailable, and WrongKey as `load` does."""
+        published = [key for key in await self._store.signing_keys() if key.state is not KeyState.REVOKED]
+        held = self._keys
+        keys: dict[str, LoadedKey] = {}
+        for key in published:
+            before = held.get(key.kid)
+            # In a thread: an RSA key takes longer to parse than a hundred calls to answer.
+            loaded = replace(before, stored=key) if before else await asyncio.to_thread(opened, self._vault, key)
+            keys[key.kid] = loaded
+        self._hold(keys)
+        return self._active is not None
 
     def sign(self, claims: bytes) -> str:
         """A compact JWS of claims in JSON by the active key (RFC 7515 §7.1). Costs little more than its signature."""
@@ -185,26 +162,12 @@ class Keyring:
             raise BadToken("crit is present, or typ is not an access token's")
         return loaded.key
 
-    def _accept(self, stored: list[SigningKey]) -> bool:
-        """Holds the published keys, as they are stored now; whether one of them is active."""
-        held = {key.kid: self._keys.get(key.kid) for key in stored if key.state is not KeyState.REVOKED}
-        self._keys = {
-            key.kid: replace(before, stored=key) if (before := held[key.kid]) else self._opened(key)
-            for key in stored
-            if key.kid in held
-        }
-        self._active = next((each for each in self._keys.values() if each.stored.state is KeyState.ACTIVE), None)
-        self._known = JWSRegistry(algorithms=list({loaded.stored.algorithm for loaded in self._keys.values()}))
+    def _hold(self, keys: dict[str, LoadedKey]) -> None:
+        """Takes the published keys for all there are, and forgets what others have signed."""
+        self._keys = keys
+        self._active = next((each for each in keys.values() if each.stored.state is KeyState.ACTIVE), None)
+        self._known = Algorithms(algorithms=list({loaded.stored.algorithm for loaded in keys.values()}))
         self._verified.clear()
-        return self._active is not None
-
-    def _opened(self, key: SigningKey) -> LoadedKey:
-        private = json.loads(self._vault.open(key.sealed, "signing key", key.kid))
-        header = {"typ": TOKEN_TYPE, "alg": key.algorithm, "kid": key.kid}
-        opened = jwk.import_key(private)
-        algorithm = JWSRegistry(algorithms=[key.algorithm]).get_alg(key.algorithm)
-        sign: Callable[[bytes], bytes] = partial(algorithm.sign, key=Signer(opened))
-        return LoadedKey(key, opened, sign, encoded(orjson.dumps(header)) + b".")
 
     async def _make_first(self, holder: str) -> bool:
         """Makes the key if this replica gets the lease; active at once, since no verifier can have an older set."""
@@ -212,23 +175,18 @@ class Keyring:
         lease = await self._store.acquire_lease(LEASE, holder, LEASE_LIFETIME, now)
         if lease is None:
             return False
-        made = await asyncio.to_thread(generate, self._algorithm)
-        key = self._sealed(made, now)
+        made = sealed(
+            self._vault, await asyncio.to_thread(generate, self._algorithm), now, self._token_lifetime_seconds
+        )
+        key = replace(made, state=KeyState.ACTIVE, activate_time=now)
         try:
             async with self._store.unit() as unit:
                 await unit.require_lease(lease)
                 if not await unit.signing_keys():
                     await unit.add_signing_key(key)
-                    detail = {"algorithm": key.algorithm, "state": key.state.value}
+                    detail = {"algorithm": key.algorithm, "state": key.state.value, "public_jwk": key.public_jwk}
                     unit.record(Event(now, "system", EventKind.KEY_CREATED, key.kid, detail))
         except LeaseLost:
             return False
         await self._store.release_lease(lease)
         return True
-
-    def _sealed(self, made: Key, now: datetime) -> SigningKey:
-        kid = str(made.kid)
-        public = {name: str(value) for name, value in made.as_dict(private=False).items() if isinstance(value, str)}
-        private = json.dumps(made.as_dict(private=True)).encode()
-        sealed = self._vault.seal(private, "signing key", kid)
-        return SigningKey(kid, self._algorithm, public, sealed, KeyState.ACTIVE, now, now)

@@ -231,6 +231,7 @@ class EventKind(StrEnum):
     TOKEN_REVOKED = "token.revoked"
     TOKENS_VOIDED = "tokens.voided"
     KEY_CREATED = "key.created"
+    KEY_SCHEDULED = "key.scheduled"
     KEY_ACTIVATED = "key.activated"
     KEY_RETIRED = "key.retired"
     KEY_REVOKED = "key.revoked"

@@ -25,7 +25,6 @@ from artstore_grpc.trust import EPOCH_MEMORY, Trust
 POLL_INTERVAL = timedelta(milliseconds=250)
 POLL_TIMEOUT = timedelta(seconds=2)
 """After so long without an answer the database counts as down."""
-MAX_STALENESS_SECONDS = 1e9
 BEAT_INTERVAL = timedelta(seconds=1)
 """How often those who follow are told that nothing is missing (DESIGN §3, WatchTrust)."""
 FORGET_INTERVAL = timedelta(minutes=1)
@@ -37,10 +36,12 @@ MAX_ACCOUNTS = 100_000
 """About 2 KB each."""
 MAX_MISSES = 10_000
 """Client ids known not to exist, so that they cost what known ones do."""
+KEYS = "key."
+"""How the kinds of rows about signing keys begin."""
 
 
-async def nobody() -> None:
-    """Announces nothing: no other process listens."""
+async def nothing() -> None:
+    """For keys that nobody follows, and changes that nobody is told of."""
 
 
 class Replica:
@@ -54,7 +55,8 @@ class Replica:
         outage_window: timedelta,
         monotonic: Callable[[], float] = time.monotonic,
         on_change: Callable[[], None] = lambda: None,
-        announce: Callable[[], Awaitable[None]] = nobody,
+        on_keys: Callable[[], Awaitable[object]] = nothing,
+        announce: Callable[[], Awaitable[None]] = nothing,
     ) -> None:
         self.trust = Trust()
         self.outage_since: float | None = -math.inf  # until `load` has read the store
@@ -63,13 +65,15 @@ class Replica:
         self._monotonic = monotonic
         self._window_seconds = outage_window.total_seconds()
         self._on_change = on_change
+        self._on_keys = on_keys
         self._announce = announce
+        self._keys_changed = True
+        self._as_of = -math.inf
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._client_ids: dict[str, str] = {}
         self._misses: OrderedDict[str, None] = OrderedDict()
         self._forget_at = 0.0
         self._beat_at = 0.0
-        self._fresh_at = -math.inf
         self._woken = asyncio.Event()
         self._told = (True, False)
         self._catching_up = asyncio.Lock()
@@ -87,13 +91,10 @@ class Replica:
             revocations=await self._store.revocations(now),
             accounts=await self._store.account_trusts(now - EPOCH_MEMORY),
         )
-        self.outage_since, self._fresh_at = None, started
+        self._keys_changed = True
+        await self._follow_keys(started)
+        self.outage_since = None
         self._tell()
-
-    @property
-    def staleness(self) -> timedelta:
-        """How long ago this replica knew all that was committed: since its last good poll began."""
-        return timedelta(seconds=min(self._monotonic() - self._fresh_at, MAX_STALENESS_SECONDS))
 
     @property
     def sequence(self) -> int:
@@ -110,6 +111,11 @@ class Replica:
         """Whether remembered accounts may be served: the database is up, or the outage window has not ended."""
         since = self.outage_since
         return since is None or self._monotonic() - since < self._window_seconds
+
+    @property
+    def staleness_seconds(self) -> float:
+        """How long ago the store was last as this process knows it: every change committed before then is known."""
+        return self._monotonic() - self._as_of
 
     async def account_by_client_id(self, client_id: str) -> Account | None:
         """An account, from memory if it is there. Raises StoreUnavailable when it isn't and can't be read."""
@@ -169,6 +175,7 @@ class Replica:
     async def catch_up(self) -> None:
         """Applies every ledger row committed by now; called by the poll, and after each write of this process."""
         async with self._catching_up:
+            started = self._monotonic()
             full = await self._store.head() != self.trust.head  # two columns: what nearly every poll reads
             while full:
                 rows = await self._store.ledger(max(self.sequence - 1, 0), BATCH)
@@ -178,6 +185,14 @@ class Replica:
                     return
                 for row in rows[1 if self.sequence else 0 :]:  # the first was applied, and is read to be compared
                     self._apply(row)
+            await self._follow_keys(started)
+
+    async def _follow_keys(self, started: float) -> None:
+        """Has the keys read anew if a row was about them; until that has succeeded no turn of the tail counts."""
+        if self._keys_changed:
+            await self._on_keys()
+            self._keys_changed = False
+        self._as_of = started
 
     async def after_write(self) -> None:
         """Reads one's own write back; if that fails the write stands all the same, and the poll brings it."""
@@ -199,11 +214,10 @@ class Replica:
 
     async def poll(self) -> None:
         """One turn of the tail: catches up, and notices that the database went away or came back."""
-        started = self._monotonic()
         try:
             async with asyncio.timeout(POLL_TIMEOUT.total_seconds()):
                 await self.catch_up()
-            self.outage_since, self._fresh_at = None, started
+            self.outage_since = None
         except (StoreUnavailable, TimeoutError):
             if self.outage_since is None:
                 self.outage_since = self._monotonic()
@@ -237,6 +251,7 @@ class Replica:
 
     def _apply(self, row: LedgerRow) -> None:
         self.trust.apply(row)
+        self._keys_changed |= row.kind.startswith(KEYS)
         if row.kind == EventKind.ACCOUNT_CREATED:
             self._misses.clear()
         else:

@@ -64,13 +64,13 @@ class Revocations:
 
     async def _sign(self) -> None:
         now = self._now()
-        issued = now - self._replica.staleness
-        if now - issued >= LIFETIME:
+        staleness = self._replica.staleness_seconds
+        if staleness >= LIFETIME.total_seconds():
             raise StoreUnavailable("the revocations that this replica knows are too old to be signed")
         trust = self._replica.trust
         self._of = (trust.generation, trust.changed)
         snapshot = trust.current()
-        self._signed = await asyncio.to_thread(self._sign_list, snapshot, int(issued.timestamp()))
+        self._signed = await asyncio.to_thread(self._sign_list, snapshot, int(now.timestamp() - staleness))
         self._sign_time = now
 
     def _sign_list(self, snapshot: Snapshot, issued: int) -> str:

@@ -98,11 +98,12 @@ class Settings:
     """Seconds that a token is valid (60 to 86,400)."""
 
     signing_algorithm: str = "RS256"
-    """`RS256`, `RS384`, `RS512`, `PS256`, `ES256` or `EdDSA`; decides the key that the first start makes."""
+    """`RS256`, `RS384`, `RS512`, `PS256`, `ES256` or `EdDSA`; a running installation moves over to
+    another one without a refused token."""
 
     key_rotation_interval: timedelta = timedelta(hours=24)
-    """Seconds that a key signs before the next one does (0 to 31,536,000); 0: keys change on request only. At least
-    twice `JWKS_MAX_AGE`."""
+    """Seconds that a key signs before the next one does (0 to 31,536,000), at least twice `JWKS_MAX_AGE`. 0: keys
+    change on request only, and when `SIGNING_ALGORITHM` does."""
 
     jwks_max_age: timedelta = timedelta(minutes=5)
     """Seconds that verifiers may keep the key set (1 to 86,400). A new key signs no sooner than this, and a tenth
@@ -153,6 +154,8 @@ class Settings:
             raise InvalidSettings(f"ARTSTORE_SIGNING_ALGORITHM must be one of {', '.join(ALGORITHMS)}.")
         if self.environment is Environment.PROD and self.bcrypt_cost < MIN_BCRYPT_COST:
             raise InvalidSettings(f"ARTSTORE_BCRYPT_COST must be at least {MIN_BCRYPT_COST} where ENVIRONMENT is prod.")
+        if timedelta(0) < self.key_rotation_interval < 2 * self.jwks_max_age:
+            raise InvalidSettings("ARTSTORE_KEY_ROTATION_INTERVAL must be 0, or at least twice ARTSTORE_JWKS_MAX_AGE.")
         self._check_identity()
 
     def _check_identity(self) -> None:

@@ -18,6 +18,7 @@ from artstore_grpc.audiences import MAX_AUDIENCES, Audiences
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.call import Caller
 from artstore_grpc.errors import InvalidScope, UnauthorizedClient, UnsupportedGrantType, invalid
+from artstore_grpc.key_policy import OUTAGE_SECONDS
 from artstore_grpc.keys import BadToken, Keyring
 from artstore_grpc.model import ACCOUNTS_WRITE, SCOPES, Account, Event, EventKind, Revocation
 from artstore_grpc.replica import Replica
@@ -31,8 +32,6 @@ MAX_TOKEN_LENGTH = 16 * 1024
 """Ours are under 2 KB; a longer one is refused before it is parsed."""
 JTI_BYTES = 16
 """Random, so that no two tokens of any replica ever share one (RFC 7519 §4.1.7)."""
-OUTAGE_SECONDS = 300
-"""The longest life of a token issued while the database is down (DESIGN §4)."""
 
 MAX_GRANTS = 10_000
 """Grants that are remembered, about 1 KB each."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from sqlalchemy import update
 
 from artstore_grpc import keys
-from artstore_grpc.keys import BadToken, Keyring, generate
+from artstore_grpc.key_material import generate, sealed
+from artstore_grpc.keys import BadToken, Keyring
 from artstore_grpc.model import KeyState
 from artstore_grpc.store import tables
 from artstore_grpc.store.schema import upgrade
@@ -28,7 +30,8 @@ class Stand:
 
     def __init__(self, url: str) -> None:
         self.store, self.clock = SqlStore(url), Clock()
-        self.keyring = Keyring(self.store, Vault(new_key()), self.clock, algorithm="ES256", issuer=ISSUER)
+        self.vault = Vault(new_key())
+        self.keyring = Keyring(self.store, self.vault, self.clock, algorithm="ES256", issuer=ISSUER)
 
     def token(self, jti: str = "a", lifetime: int = 600) -> str:
         now = int(self.clock().timestamp())
@@ -83,7 +86,8 @@ async def test_a_revoked_key_takes_its_tokens_along(tmp_path: Path) -> None:
         old, token = made.keyring.active.stored, made.token()
         made.keyring.verify(token)
         async with made.store.unit() as unit:
-            await unit.add_signing_key(made.keyring._sealed(generate("ES256"), datetime.now(UTC)))
+            following = sealed(made.vault, generate("ES256"), datetime.now(UTC), 600)
+            await unit.add_signing_key(replace(following, state=KeyState.ACTIVE))
         await made.move(old.kid, KeyState.RETIRED)
         await made.keyring.load()
         assert made.keyring.active.stored.kid != old.kid

@@ -12,6 +12,7 @@ from artstore_grpc.cli.exits import MEANINGS
 from artstore_grpc.cli.failures import EdgeGroup
 from artstore_grpc.cli.gateway import gateway
 from artstore_grpc.cli.health import health
+from artstore_grpc.cli.keys import keys
 from artstore_grpc.cli.serve import serve
 from artstore_grpc.cli.token import token
 
@@ -36,10 +37,10 @@ class Root(EdgeGroup):
 @click.version_option(package_name="artstore-grpc", prog_name="artstore-grpc")
 @click.option("--traceback", is_flag=True, help="Show where an error comes from; it may hold secrets.")
 def main(traceback: bool) -> None:
-    """The ArtStore identity service: run it, and manage its accounts."""
+    """The ArtStore identity service: run it, and manage its accounts and keys."""
 
 
-for command in (serve, gateway, db, bootstrap, accounts, token, health):
+for command in (serve, gateway, db, bootstrap, accounts, keys, token, health):
     main.add_command(command)
 
 

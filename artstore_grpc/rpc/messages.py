@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from artstore.identity.v1 import service_account_service_pb2 as pb
+from artstore.identity.v1.token_service_pb2 import JsonWebKey
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -30,6 +31,7 @@ MUTABLE = (
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+JWK_FIELDS = frozenset(field.name for field in JsonWebKey.DESCRIPTOR.fields)
 MAX_DURATION_SECONDS = 315_576_000_000
 MAX_NANOS = 999_999_999
 """google/protobuf/duration.proto."""
@@ -40,6 +42,11 @@ def timestamp(value: datetime | None) -> Timestamp | None:
         return None
     since = value - EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+def jwk_message(jwk: Mapping[str, str]) -> JsonWebKey:
+    """A public key (RFC 7517 §4)."""
+    return JsonWebKey(**{name: value for name, value in jwk.items() if name in JWK_FIELDS})
 
 
 def duration(value: timedelta) -> Duration:

@@ -13,13 +13,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from artstore_grpc import tokens
 from artstore_grpc.call import Call
 from artstore_grpc.errors import invalid
-from artstore_grpc.keys import JWKS_MAX_AGE, MAX_VERIFIED, Keyring
+from artstore_grpc.keys import MAX_VERIFIED, Keyring
 from artstore_grpc.ledger import HASH_BYTES
 from artstore_grpc.model import SCOPES, Role
 from artstore_grpc.revocations import MAX_AGE as REVOCATIONS_MAX_AGE
 from artstore_grpc.revocations import Revocations
-from artstore_grpc.rpc.messages import duration, timestamp
-from artstore_grpc.rpc.trust_feed import Encoder, jwk_message
+from artstore_grpc.rpc.messages import duration, jwk_message, timestamp
+from artstore_grpc.rpc.trust_feed import Encoder
+from artstore_grpc.signing_keys import SigningKeys
 from artstore_grpc.telemetry.metrics import Metrics
 from artstore_grpc.tokens import Tokens
 from artstore_grpc.watches import Watches
@@ -37,6 +38,7 @@ class TokenService:
         self,
         use_case: Tokens,
         keyring: Keyring,
+        signing_keys: SigningKeys,
         watches: Watches,
         revocations: Revocations,
         metrics: Metrics,
@@ -47,6 +49,7 @@ class TokenService:
         self._revocations = revocations
         self._feed = Encoder(watches.trust)
         self._keyring = keyring
+        self._signing_keys = signing_keys
         self._metrics = metrics
         self._issuer = issuer
         self._answers: dict[str, pb.IntrospectTokenResponse] = {}
@@ -87,7 +90,7 @@ class TokenService:
 
     async def GetJsonWebKeySet(self, request: pb.GetJsonWebKeySetRequest, call: Call) -> pb.GetJsonWebKeySetResponse:
         keys = [jwk_message(key) for key in self._keyring.public_keys()]
-        return pb.GetJsonWebKeySetResponse(keys=keys, max_age=duration(JWKS_MAX_AGE))
+        return pb.GetJsonWebKeySetResponse(keys=keys, max_age=duration(self._signing_keys.max_age()))
 
     async def GetServerMetadata(self, request: pb.GetServerMetadataRequest, call: Call) -> pb.GetServerMetadataResponse:
         return pb.GetServerMetadataResponse(

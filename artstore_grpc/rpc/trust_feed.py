@@ -11,6 +11,7 @@ from artstore.identity.v1 import token_service_pb2 as pb
 
 from artstore_grpc.errors import OutOfRange
 from artstore_grpc.model import AccountTrust, KeyState
+from artstore_grpc.rpc.messages import jwk_message
 from artstore_grpc.trust import Change, RevokedToken, Snapshot, Trust, TrustedKey
 from artstore_grpc.watches import Beginning, News
 
@@ -22,12 +23,6 @@ CHUNK = 4_000
 KEPT_SNAPSHOTS = 2
 
 KEY_STATES = {state: pb.KeyState.Value(f"KEY_STATE_{state.name}") for state in KeyState}
-JWK_FIELDS = frozenset(field.name for field in pb.JsonWebKey.DESCRIPTOR.fields)
-
-
-def jwk_message(jwk: dict[str, str]) -> pb.JsonWebKey:
-    """A public key; members that RFC 7517 allows and this API doesn't know are left out."""
-    return pb.JsonWebKey(**{name: value for name, value in jwk.items() if name in JWK_FIELDS})
 
 
 def key_message(key: TrustedKey) -> pb.TrustedKey:

@@ -61,8 +61,14 @@ class Unit(Protocol):
     async def add_signing_key(self, key: SigningKey) -> None:
         """Inserts a key."""
 
+    async def save_signing_key(self, key: SigningKey) -> None:
+        """Writes a key that this unit has read: its state, its times, its tokens' life."""
+
+    async def delete_signing_key(self, kid: str) -> None:
+        """Deletes a key, if it is there."""
+
     async def signing_keys(self) -> list[SigningKey]:
-        """Every key, the oldest first."""
+        """Every key, the oldest first; no other unit reads or changes them until the end of this one."""
 
     async def add_revocation(self, revocation: Revocation) -> bool:
         """Inserts a revocation; False when the `jti` was revoked before."""

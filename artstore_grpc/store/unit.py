@@ -22,8 +22,13 @@ from artstore_grpc.store.queries import (
     replay_by_key,
 )
 
+KEYS_LOCK = 0x61727473_00000003
+"""The PostgreSQL advisory lock of whoever is about to change the signing keys: rows alone don't lock those to come."""
 BOOTSTRAP_LOCK = 0x61727473_00000002
 """The PostgreSQL advisory lock of whoever is about to make the first system account; any number no other lock has."""
+
+CHANGING = ("state", "activate_time", "retire_time", "token_lifetime_seconds")
+"""The columns of a signing key that change during its life."""
 
 
 CHANNEL = "artstore_ledger"
@@ -70,7 +75,18 @@ class SqlUnit:
     async def add_signing_key(self, key: SigningKey) -> None:
         await self._transaction.execute(insert(tables.signing_keys), rows.signing_key_values(key))
 
+    async def save_signing_key(self, key: SigningKey) -> None:
+        changed = {name: getattr(key, name) for name in CHANGING}
+        statement = update(tables.signing_keys).where(tables.signing_keys.c.kid == key.kid).values(changed)
+        if (await self._transaction.execute(statement)).rowcount != 1:
+            raise self._failed(LookupError("save_signing_key needs a key that is stored"))
+
+    async def delete_signing_key(self, kid: str) -> None:
+        await self._transaction.execute(delete(tables.signing_keys).where(tables.signing_keys.c.kid == kid))
+
     async def signing_keys(self) -> list[SigningKey]:
+        if self._dialect == POSTGRESQL:
+            await self._transaction.execute(select(func.pg_advisory_xact_lock(KEYS_LOCK)))
         return [rows.signing_key(row) for row in await self._transaction.rows(all_signing_keys())]
 
     async def add_revocation(self, revocation: Revocation) -> bool:

@@ -34,6 +34,7 @@ CALL_SECONDS = 30.0
 METHODS = {method.name: method for method in walked()}
 
 ACCOUNTS = "/api/v1/service-accounts"
+KEYS = "/api/v1/signing-keys"
 ROUTES = {
     "IssueToken": ("POST", "/oauth2/token"),
     "IntrospectToken": ("POST", "/oauth2/introspect"),
@@ -51,6 +52,12 @@ ROUTES = {
     "ActivateServiceAccount": ("POST", ACCOUNTS + "/{id}/activate"),
     "RotateSecret": ("POST", ACCOUNTS + "/{id}/rotate-secret"),
     "RevokeSecret": ("POST", ACCOUNTS + "/{id}/revoke-secret"),
+    "ListSigningKeys": ("GET", KEYS),
+    "PrepareSigningKey": ("POST", KEYS),
+    "ActivateSigningKey": ("POST", KEYS + "/{kid}/activate"),
+    "RetireSigningKey": ("POST", KEYS + "/{kid}/retire"),
+    "RevokeSigningKey": ("POST", KEYS + "/{kid}/revoke"),
+    "RotateSigningKey": ("POST", KEYS + "/rotate"),
 }
 RESOURCE_BODIES = ("CreateServiceAccount", "UpdateServiceAccount")
 """Methods whose body is the account itself (AIP-133, AIP-134)."""
@@ -167,7 +174,8 @@ class HttpDoor:
             return self._http.request(verb, path, headers=headers, data=form(request))
         resource = request.service_account if method in RESOURCE_BODIES else request
         document = short_names(json_format.MessageToDict(resource, preserving_proto_field_name=True))
-        path = path.format(id=quote(document.pop("id", "") if "{id}" in path else "", safe=""))
+        named = {name: quote(document.pop(name, ""), safe="") for name in ("id", "kid") if f"{{{name}}}" in path}
+        path = path.format(**named)
         if verb in ("GET", "DELETE"):
             return self._http.request(verb, path, headers=headers, params=parameters(document))
         return self._http.request(verb, path, headers=headers, json=document, params=beside(method, request))
@@ -208,10 +216,13 @@ def short_names(document: Any) -> Any:
 def long_names(document: Any, name: str = "") -> Any:
     """The other way."""
     if isinstance(document, dict):
-        return {key: long_names(value, key) for key, value in document.items()}
+        of_key = "public_key" in document  # a signing key's state is a KeyState
+        return {
+            key: long_names(value, "key_state" if of_key and key == "state" else key) for key, value in document.items()
+        }
     if isinstance(document, list):
         return [long_names(item) for item in document]
-    return f"{name}_{document}".upper() if name in ("role", "state") else document
+    return f"{name}_{document}".upper() if name in ("role", "state", "key_state") else document
 
 
 def answered(response: httpx.Response) -> Refused:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jwk
 from joserfc.jwk import RSAKey
 
+from artstore_grpc.key_policy import active
 from artstore_grpc.model import SCOPES
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import Vault
@@ -36,7 +37,7 @@ def real_key(service: Installation) -> RSAKey:
 
     async def sealed() -> tuple[bytes, str]:
         store = SqlStore(service.settings.store_url)
-        (key,) = await store.signing_keys()
+        key = active(await store.signing_keys())
         await store.close()
         return key.sealed, key.kid
 

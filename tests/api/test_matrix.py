@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from artstore.identity.v1 import key_service_pb2 as keys_pb
 from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as tokens_pb
 
@@ -30,6 +31,7 @@ Outcome = tuple[str, str]
 
 OK: Outcome = ("OK", "")
 NOT_FOUND: Outcome = ("NOT_FOUND", "NOT_FOUND")
+NO_KEY: Outcome = ("NOT_FOUND", "KEY_NOT_FOUND")
 NOT_A_CLIENT: Outcome = ("UNAUTHENTICATED", "INVALID_CLIENT")
 NOT_A_TOKEN: Outcome = ("UNAUTHENTICATED", "INVALID_TOKEN")
 NO_TOKEN: Outcome = ("UNAUTHENTICATED", "MISSING_TOKEN")
@@ -100,6 +102,12 @@ ROWS: dict[str, Row] = {
     "ActivateServiceAccount": verb("ActivateServiceAccount"),
     "RotateSecret": Row(accounts_pb.RotateSecretRequest(id=NOWHERE), WRITERS, by_secret=ALL),
     "RevokeSecret": verb("RevokeSecret", secret_id="0123456789"),
+    "ListSigningKeys": Row(keys_pb.ListSigningKeysRequest(), WRITERS, admitted=OK),
+    "PrepareSigningKey": Row(keys_pb.PrepareSigningKeyRequest(), WRITERS, admitted=OK),
+    "ActivateSigningKey": Row(keys_pb.ActivateSigningKeyRequest(kid=NOWHERE), WRITERS, admitted=NO_KEY),
+    "RetireSigningKey": Row(keys_pb.RetireSigningKeyRequest(kid=NOWHERE), WRITERS, admitted=NO_KEY),
+    "RevokeSigningKey": Row(keys_pb.RevokeSigningKeyRequest(kid=NOWHERE), WRITERS, admitted=NO_KEY),
+    "RotateSigningKey": Row(keys_pb.RotateSigningKeyRequest(), WRITERS, admitted=OK),
 }
 
 

@@ -84,7 +84,7 @@ def test_another_key_encryption_key_is_refused(tmp_path: Path, installation: Ins
         Service(tmp_path / "second", installation.environment) as service,
         Client(service.grpc_address, installation) as client,
     ):
-        assert client.key_ids() == key_ids
+        assert set(key_ids) <= set(client.key_ids())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from artstore.identity.v1 import service_account_service_pb2, token_service_pb2
+from artstore.identity.v1 import key_service_pb2, service_account_service_pb2, token_service_pb2
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -17,6 +17,7 @@ from google.rpc.status_pb2 import Status
 SERVICES = [
     token_service_pb2.DESCRIPTOR.services_by_name["TokenService"],
     service_account_service_pb2.DESCRIPTOR.services_by_name["ServiceAccountService"],
+    key_service_pb2.DESCRIPTOR.services_by_name["KeyService"],
 ]
 
 Answer = Callable[[Any], Message | Awaitable[Message]]
