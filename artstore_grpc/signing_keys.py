@@ -9,6 +9,7 @@ change. Times are in key_policy.py, single changes in key_changes.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from datetime import datetime, timedelta
 
 from artstore_grpc import key_policy
 from artstore_grpc.call import Caller
-from artstore_grpc.errors import FailedPrecondition, LeaseLost
+from artstore_grpc.errors import FailedPrecondition, LeaseLost, StoreUnavailable
 from artstore_grpc.key_changes import KeyChanges, signs_tokens_shorter_than
 from artstore_grpc.key_material import generate, sealed
 from artstore_grpc.key_policy import Due, KeyPolicy, Step
@@ -160,7 +161,8 @@ class SigningKeys:
         """Gives the lease back, so that another process goes on at once."""
         lease, self._lease = self._lease, None
         if lease is not None:
-            await self._store.release_lease(lease)
+            with contextlib.suppress(StoreUnavailable):  # it ends by itself
+                await self._store.release_lease(lease)
 
     async def _leading(self, due: Due | None) -> Lease | None:
         """The lease of who does what is due: kept while this process has it, taken when there is something to do."""

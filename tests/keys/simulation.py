@@ -100,21 +100,21 @@ class World:
     async def step(self) -> None:
         """Time passes; caches that have expired are filled, before or after the processes hear of what happened."""
         self.time.advance(timedelta(seconds=self.chance.randint(*STEPS), milliseconds=self.chance.randint(0, 999)))
-        early = self.chance.random() < 0.5
-        if early:
-            await self.fetch()
+        await self.fetch(0.5)
         for process in self.chance.sample(self.processes, len(self.processes)):
             await process.turn()
-        for process in self.processes:
+        for process in self.processes[1:] and self.processes:  # what one has done, the others hear of
             await process.parts.replica.poll()
         await self.issue()
-        await self.fetch()
+        await self.fetch(1.0)
         self.verify()
 
-    async def fetch(self) -> None:
+    async def fetch(self, share: float) -> None:
+        """Each verifier asks with this probability, if it has to ask."""
         sources = [self.doors[0], self.doors[-1], self.chance.choice(self.doors)]
         for verifier, door in zip(self.verifiers, sources, strict=True):
-            await verifier.fetch(door)
+            if self.chance.random() < share:
+                await verifier.fetch(door)
 
     async def issue(self) -> None:
         for door in self.doors:
@@ -128,10 +128,10 @@ class World:
             self.issued += 1
 
     def verify(self) -> None:
-        """The newest tokens, the oldest one, and some between, by everybody."""
+        """The newest tokens, the oldest one, and one between, by everybody."""
         now = self.time.monotonic()
         self.tokens = [each for each in self.tokens if each[0] > now]
-        chosen = [*self.tokens[-2:], self.tokens[0], *self.chance.sample(self.tokens, min(2, len(self.tokens)))]
+        chosen = [*self.tokens[-len(self.doors) :], self.tokens[0], self.chance.choice(self.tokens)]
         for _, token in chosen:
             for verifier in self.verifiers:
                 verifier.verify(token)

@@ -6,6 +6,8 @@ import pytest
 
 from tests.keys.simulation import ALL, rotated
 
+pytestmark = pytest.mark.slow
+
 
 async def check(url: str, rotations: int, algorithms: list[str], every: int, processes: int) -> None:
     world = await rotated(url, rotations, algorithms, every=every, processes=processes)
@@ -20,7 +22,6 @@ async def test_a_running_service_moves_between_algorithms(sqlite_url: str) -> No
     await check(sqlite_url, 14, ALL, every=2, processes=2)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 async def test_a_thousand_rotations(sqlite_url: str) -> None:
     """The same zeros over 1,000 rotations, with a restart and a move to another algorithm every 100."""

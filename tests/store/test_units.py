@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from artstore_grpc.errors import Conflict
 from artstore_grpc.ledger import GENESIS, verify
-from artstore_grpc.model import EventKind
+from artstore_grpc.model import EventKind, KeyState
 from artstore_grpc.store.sql import SqlStore
 from tests.store.samples import DAY, NOW, account, event, replay, revocation, signing_key
 
@@ -157,6 +159,39 @@ async def test_signing_keys_are_the_oldest_first(store: SqlStore) -> None:
         await unit.add_signing_key(old)
         assert await unit.signing_keys() == [old, new]
     assert await store.signing_keys() == [old, new]
+
+
+async def test_a_signing_key_changes_and_goes(store: SqlStore) -> None:
+    """A unit writes a key's state, its times and its tokens' life, and nothing else of it; it deletes a key, or one
+    that isn't there. To write one that isn't stored is a defect, which rolls back."""
+    key, other = signing_key(), signing_key(create_time=NOW - DAY)
+    async with store.unit() as unit:
+        await unit.add_signing_key(key)
+        await unit.add_signing_key(other)
+    changed = replace(key, state=KeyState.RETIRED, activate_time=NOW, retire_time=NOW + DAY, token_lifetime_seconds=7)
+    async with store.unit() as unit:
+        await unit.save_signing_key(replace(changed, sealed=b"another", algorithm="ES256"))
+        await unit.delete_signing_key(other.kid)
+        await unit.delete_signing_key("no such key")
+    assert await store.signing_keys() == [changed]
+    with pytest.raises(LookupError):  # noqa: PT012 - the whole unit is what fails
+        async with store.unit() as unit:
+            await unit.delete_signing_key(changed.kid)
+            await unit.save_signing_key(other)
+    assert await store.signing_keys() == [changed]
+
+
+async def test_units_that_read_the_signing_keys_take_turns(store: SqlStore) -> None:
+    """Of many units that each add a key only where there is none, one does: also where there is no row to lock."""
+
+    async def add_the_first() -> None:
+        async with store.unit() as unit:
+            if not await unit.signing_keys():
+                await asyncio.sleep(0)
+                await unit.add_signing_key(signing_key())
+
+    await asyncio.gather(*(add_the_first() for _ in range(8)))
+    assert len(await store.signing_keys()) == 1
 
 
 async def test_second_key_of_a_kid_conflicts(store: SqlStore) -> None:
