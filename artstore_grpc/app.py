@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from artstore_grpc import installation, jobs
+from artstore_grpc import installation, jobs, root_key
 from artstore_grpc.accounts import Accounts
 from artstore_grpc.attempts import Attempts
 from artstore_grpc.audiences import Audiences
@@ -22,9 +22,10 @@ from artstore_grpc.doors import Doors, address_of
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.ephemeral.redis import RedisLimiter
-from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.errors import KeyServiceUnavailable, StoreUnavailable
 from artstore_grpc.gateway.server import bind
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
+from artstore_grpc.key_encryption import KeyEncryption
 from artstore_grpc.keys import Keyring
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.replays import Replays
@@ -77,6 +78,7 @@ class Parts:
     """Everything between the store and the doors."""
 
     store: SqlStore
+    encryption: KeyEncryption
     vault: Vault
     keyring: Keyring
     replica: Replica
@@ -96,12 +98,14 @@ def utc_now() -> datetime:
 
 @asynccontextmanager
 async def parts(
-    settings: Settings, vault: Vault, issuer: str, logger: Logger, now: Callable[[], datetime] = utc_now
+    settings: Settings, encryption: KeyEncryption, issuer: str, logger: Logger, now: Callable[[], datetime] = utc_now
 ) -> AsyncIterator[Parts]:
     """Builds the parts and closes them; nothing is read from the store yet."""
     async with AsyncExitStack() as stack:
         store = SqlStore(settings.store_url, pool_size=settings.database_pool_size)
         stack.push_async_callback(store.close)
+        stack.push_async_callback(encryption.close)
+        vault = Vault()
         limiter, failures = limiters(settings, stack, logger)
         changed = asyncio.Event()
         metrics = Metrics()
@@ -155,7 +159,9 @@ async def parts(
             max_in_flight=settings.max_in_flight,
         )
         health = Health(tuple(service.full_name for service in SERVICES))
-        made = Parts(store, vault, keyring, replica, usage, hasher, accounts, pipeline, health, metrics, changed)
+        made = Parts(
+            store, encryption, vault, keyring, replica, usage, hasher, accounts, pipeline, health, metrics, changed
+        )
         watch(made)
         yield made
 
@@ -191,6 +197,7 @@ async def bootstrap(settings: Settings) -> Administrator:
     logger = configured(settings.log_level)
     async with parts(settings, await installation.prepare(settings), settings.issuer, logger) as made:
         await schema.check(settings.store_url)
+        await unlock(made)
         return await installation.bootstrap(made.store, made.accounts)
 
 
@@ -208,11 +215,11 @@ async def serve(
     log = logger or configured(settings.log_level)
     if logger is None:
         capture_library_logs(log)
-    vault = await installation.prepare(settings)
+    encryption = await installation.prepare(settings)
     async with AsyncExitStack() as stack:
         gateway = bind(settings.gateway_address) if settings.gateway_address else None
         issuer = issuer_of(settings, address_of(gateway))
-        made = await stack.enter_async_context(parts(settings, vault, issuer, log, now))
+        made = await stack.enter_async_context(parts(settings, encryption, issuer, log, now))
         await made.health.follow(serving=False, database=False)
         doors = Doors(
             settings,
@@ -250,21 +257,36 @@ def issuer_of(settings: Settings, gateway: Address | None) -> str:
 
 async def load(settings: Settings, made: Parts, logger: Logger) -> Loaded:
     """Reads what must be in memory before the first token, and makes the embedded default's first administrator; waits
-    for a database that is down."""
-    told = False
+    for a database or a key service that is down."""
+    told: set[str] = set()
     while True:
         try:
             await schema.check(settings.store_url)
+            if made.vault.locked:
+                await unlock(made)
             await made.keyring.load()
             await made.replica.load()
             return Loaded(await first_administrator(settings, made))
-        except StoreUnavailable as down:
-            if not told:
-                logger.warning("waiting for the database", cause=str(down))
-            told = True
+        except (StoreUnavailable, KeyServiceUnavailable) as down:
+            waiting = "database" if isinstance(down, StoreUnavailable) else "key service"
+            if waiting not in told:
+                logger.warning(f"waiting for the {waiting}", cause=str(down))
+            told.add(waiting)
             await asyncio.sleep(LOAD_RETRY.total_seconds())
         except WrongKey as error:
-            raise InvalidSettings(f"The key-encryption key isn't this database's. {error}") from None
+            raise wrong_key(error) from None
+
+
+async def unlock(made: Parts) -> None:
+    """Opens the vault with the root key. Raises InvalidSettings for another installation's key-encryption key."""
+    try:
+        made.vault.unlock(await root_key.opened(made.store, made.encryption, utc_now))
+    except WrongKey as error:
+        raise wrong_key(error) from None
+
+
+def wrong_key(error: WrongKey) -> InvalidSettings:
+    return InvalidSettings(f"The key-encryption key isn't this database's. {error}")
 
 
 async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

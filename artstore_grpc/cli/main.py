@@ -12,6 +12,7 @@ from artstore_grpc.cli.exits import MEANINGS
 from artstore_grpc.cli.failures import EdgeGroup
 from artstore_grpc.cli.gateway import gateway
 from artstore_grpc.cli.health import health
+from artstore_grpc.cli.rekey import keys
 from artstore_grpc.cli.serve import serve
 from artstore_grpc.cli.token import token
 
@@ -39,7 +40,7 @@ def main(traceback: bool) -> None:
     """The ArtStore identity service: run it, and manage its accounts."""
 
 
-for command in (serve, gateway, db, bootstrap, accounts, token, health):
+for command in (serve, gateway, db, bootstrap, accounts, keys, token, health):
     main.add_command(command)
 
 

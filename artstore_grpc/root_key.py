@@ -1,0 +1,155 @@
+"""The root key of an installation: made on its first start, stored encrypted under the key-encryption key, changed.
+
+Everything sealed or tagged is so under keys derived from the root key (vault.py). A new key-encryption key therefore
+changes one row, and running replicas, which have the root key in memory, notice nothing. A new root key, for when the
+old one may be known to others, seals every key pair again, and forgets the tags and the answers kept for retries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from artstore_grpc.key_encryption import KeyEncryption, Wrapped
+from artstore_grpc.model import Event, EventKind, SealedKey, WrappedKey
+from artstore_grpc.store.protocol import Store, Unit
+from artstore_grpc.vault import Vault, WrongKey, framed, new_root
+
+ROOT = "root"
+"""The name of its row."""
+CONTEXT = framed(b"artstore wrapped key", ROOT.encode())
+
+Now = Callable[[], datetime]
+
+
+class RootKeyChanged(Exception):
+    """Another process changed the root key's row meanwhile: nothing was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """What a rekey did: from which key-encryption key to which, by their ids; the same where nothing was to do."""
+
+    old_key: str
+    new_key: str
+
+    @property
+    def changed(self) -> bool:
+        return self.old_key != self.new_key
+
+
+async def opened(store: Store, encryption: KeyEncryption, now: Now) -> bytes:
+    """The root key; where there is none it is made, and what release 0.1.0 sealed is sealed again. Raises WrongKey,
+    KeyServiceUnavailable, StoreUnavailable."""
+    while True:
+        row = await store.wrapped_key(ROOT)
+        if row is None:
+            await _make(store, encryption, now)
+            continue
+        try:
+            return await unwrapped(row, encryption)
+        except WrongKey:
+            if await store.wrapped_key(ROOT) == row:  # otherwise it was rekeyed between two steps of ours
+                raise
+
+
+async def unwrapped(row: WrappedKey, encryption: KeyEncryption) -> bytes:
+    return await encryption.unwrap(Wrapped(row.kek_id, row.wrapped), CONTEXT)
+
+
+async def rewrap(store: Store, old: KeyEncryption, new: KeyEncryption, now: Now) -> Rewrapped:
+    """Encrypts the root key under another key-encryption key; does nothing when it is already. What is stored has been
+    decrypted before, and is read back after. Raises WrongKey, RootKeyChanged, KeyServiceUnavailable,
+    StoreUnavailable."""
+    row, given = await store.wrapped_key(ROOT), await new.current_key()
+    if row is not None and row.kek_id == given:
+        await unwrapped(row, new)
+        return Rewrapped(given, given)
+    root = await opened(store, old, now)
+    row = await store.wrapped_key(ROOT)
+    if row is None:
+        raise RootKeyChanged("The root key is gone.")
+    again = await _wrapped(root, new, now)
+    async with store.unit() as unit:
+        await _replace(unit, row, again)
+        unit.record(_event(now(), row.kek_id, again.kek_id))
+    await _check(store, new, root)
+    return Rewrapped(row.kek_id, again.kek_id)
+
+
+async def renew(store: Store, encryption: KeyEncryption, now: Now) -> int:
+    """Makes a new root key: every key pair is sealed again (how many is returned), tags and kept answers are forgotten.
+
+    A process that still has the old root key in memory would store tags that nobody else accepts: all must be stopped
+    before. Raises as `rewrap` does.
+    """
+    old = await opened(store, encryption, now)
+    row = await store.wrapped_key(ROOT)
+    if row is None:
+        raise RootKeyChanged("The root key is gone.")
+    root = new_root()
+    again = await _wrapped(root, encryption, now)
+    async with store.unit() as unit:
+        await _replace(unit, row, again)
+        count = await _seal_again(unit, Vault(old), Vault(root))
+        unit.record(_event(now(), row.kek_id, again.kek_id, sealed_again=count))
+    await _check(store, encryption, root)
+    return count
+
+
+async def _make(store: Store, encryption: KeyEncryption, now: Now) -> None:
+    """Of replicas that start at once one inserts its row; the others wait for its commit, and read that."""
+    legacy = bool(await store.signing_keys())  # sealed under the key-encryption key itself, since there is no root key
+    sealing_key = encryption.sealing_key() if legacy else None
+    if legacy and sealing_key is None:
+        if await store.wrapped_key(ROOT) is not None:
+            return  # another replica has made both meanwhile
+        given = await encryption.current_key()
+        raise WrongKey(f"A database of release 0.1.0 opens with its own key first, not with {given}; rekey it then.")
+    root = new_root()
+    row = await _wrapped(root, encryption, now)
+    async with store.unit() as unit:
+        if await unit.add_wrapped_key(row) and sealing_key is not None:
+            count = await _seal_again(unit, Vault(sealing_key), Vault(root))
+            unit.record(_event(now(), row.kek_id, row.kek_id, sealed_again=count))
+
+
+async def _wrapped(root: bytes, encryption: KeyEncryption, now: Now) -> WrappedKey:
+    """A row that was seen to open: what can't be decrypted again must never be committed."""
+    wrapped = await encryption.wrap(root, CONTEXT)
+    row = WrappedKey(ROOT, wrapped.ciphertext, wrapped.key_id, now())
+    if await unwrapped(row, encryption) != root:
+        raise WrongKey(f"{wrapped.key_id} does not decrypt what it has encrypted.")
+    return row
+
+
+async def _replace(unit: Unit, old: WrappedKey, new: WrappedKey) -> None:
+    if not await unit.replace_wrapped_key(old, new):
+        raise RootKeyChanged("Another process changed the root key meanwhile; nothing was done. Try again.")
+
+
+async def _seal_again(unit: Unit, old: Vault, new: Vault) -> int:
+    """Every key pair under the new root key; how many."""
+    keys = await unit.sealed_keys()
+    await unit.save_sealed_keys(
+        [
+            SealedKey(key.kind, key.kid, new.seal(old.open(key.sealed, key.kind, key.kid), key.kind, key.kid))
+            for key in keys
+        ]
+    )
+    await unit.forget_derived()
+    return len(keys)
+
+
+async def _check(store: Store, encryption: KeyEncryption, root: bytes) -> None:
+    row = await store.wrapped_key(ROOT)
+    if row is None or await unwrapped(row, encryption) != root:
+        raise RootKeyChanged("What was read back is not what was written: another process changed it.")
+
+
+def _event(time: datetime, old_key: str, new_key: str, *, sealed_again: int = 0) -> Event:
+    detail: dict[str, object] = {"old_key": old_key, "new_key": new_key}
+    if sealed_again:
+        detail |= {"new_root": True, "keys_sealed_again": sealed_again}
+    return Event(time, "system", EventKind.ROOT_KEY_REWRAPPED, ROOT, detail)
