@@ -7,7 +7,6 @@ too, so a crash in between costs nothing. A name is one key's alone: two rekeys 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import tempfile
@@ -89,8 +88,8 @@ def unstage(path: Path, key: str) -> None:
     _beside(path, LocalKey(key).id).unlink(missing_ok=True)
 
 
-def write_new(path: Path, key: str) -> None:
-    """Writes a key to a file of mode 0600, whole and on disk when this returns, never over another: if there is one, it
+def write_new(path: Path, key: str) -> bool:
+    """Writes a key to a new file of mode 0600, whole and on disk when this returns. False when there is one, which
     stays."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".key-")  # O_EXCL and 0600
     try:
@@ -98,11 +97,13 @@ def write_new(path: Path, key: str) -> None:
             file.write(key.strip() + "\n")
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)  # all or nothing: nobody reads half a key
+        os.link(temporary, path)  # all or nothing: nobody reads half a key
+    except FileExistsError:
+        return False
     finally:
         Path(temporary).unlink()
-    _sync(path.parent)
+        _sync(path.parent)
+    return True
 
 
 def _beside(path: Path, id: str) -> Path:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 from artstore_grpc import installation, key_files, root_key
 from artstore_grpc.key_encryption import KeyEncryption, LocalKey
@@ -20,7 +19,6 @@ from artstore_grpc.store import schema
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import WrongKey, new_key
 
-T = TypeVar("T")
 Now = Callable[[], datetime]
 
 
@@ -30,50 +28,49 @@ def managed_file(settings: Settings) -> Path | None:
     return settings.key_encryption_key_path if settings.embedded and not kept_elsewhere else None
 
 
-async def to_key(settings: Settings, key: str, now: Now) -> Rewrapped:
-    """Encrypts the root key under a key of 32 bytes in base64; empty: a fresh one, on the embedded default only. Raises
-    InvalidSettings, SchemaMismatch, RootKeyChanged, KeyServiceUnavailable, StoreUnavailable."""
+async def to_key(settings: Settings, key: str, now: Now, *, renew: bool = False) -> Rewrapped:
+    """Encrypts the root key under a key of 32 bytes in base64. Empty: on the embedded default under a fresh one; else
+    the key stays, which only `renew` (a new root key) has a use for. Raises InvalidSettings, SchemaMismatch,
+    RootKeyChanged, KeyServiceUnavailable, StoreUnavailable."""
     file = managed_file(settings)
-    if not key and file is None:
-        raise InvalidSettings("A new key must be given: only the embedded default keeps its own.")
-    key = key or new_key()
-    new = _valid(lambda: LocalKey(key))
+    if not key and file is None and not renew:
+        raise InvalidSettings("A new key must be given: only the embedded default makes its own.")
     async with _opened(settings) as (store, old):
-        if file is None:
-            return await _rewrap(store, old, new, now)
-        key_files.stage(file, key)
-        try:
-            done = await _rewrap(store, old, new, now)
-        except root_key.RootKeyChanged:
-            if await _stored_under(store) != new.id:
-                key_files.unstage(file, key)
-            raise
-        key_files.adopt(file, new.id)
-        return done
+        if file is not None:
+            return await _replace_file(file, key or new_key(), store, old, now, renew=renew)
+        return await _rewrap(store, old, _local(key) if key else old, now, renew=renew)
 
 
-async def to_kms(settings: Settings, url: str, now: Now) -> Rewrapped:
+async def to_kms(settings: Settings, url: str, now: Now, *, renew: bool = False) -> Rewrapped:
     """Encrypts the root key under the key service at `unix:///path`. Raises as `to_key` does."""
     new = KmsKey(url)
     try:
         async with _opened(settings) as (store, old):
-            return await _rewrap(store, old, new, now)
+            return await _rewrap(store, old, new, now, renew=renew)
     finally:
         await new.close()
 
 
-async def new_root(settings: Settings, now: Now) -> int:
-    """Makes a new root key while no process serves; how many key pairs were sealed again. Raises as `to_key` does."""
-    async with _opened(settings) as (store, encryption):
-        try:
-            return await root_key.renew(store, encryption, now)
-        except WrongKey as error:
-            raise InvalidSettings(str(error)) from None
-
-
-async def _rewrap(store: SqlStore, old: KeyEncryption, new: KeyEncryption, now: Now) -> Rewrapped:
+async def _replace_file(
+    file: Path, key: str, store: SqlStore, old: KeyEncryption, now: Now, *, renew: bool
+) -> Rewrapped:
+    """The new key is on disk before the database names it, and in its place after. Of an outage nobody knows whether it
+    came before the commit: then the staged key stays, and the next start takes it up or leaves it alone."""
+    new = _local(key)
+    key_files.stage(file, key)
     try:
-        return await root_key.rewrap(store, old, new, now)
+        done = await _rewrap(store, old, new, now, renew=renew)
+    except (root_key.RootKeyChanged, InvalidSettings):
+        if await _stored_under(store) != new.id:
+            key_files.unstage(file, key)
+        raise
+    key_files.adopt(file, new.id)
+    return done
+
+
+async def _rewrap(store: SqlStore, old: KeyEncryption, new: KeyEncryption, now: Now, *, renew: bool) -> Rewrapped:
+    try:
+        return await root_key.rewrap(store, old, new, now, renew=renew)
     except WrongKey as error:
         raise InvalidSettings(str(error)) from None
 
@@ -95,8 +92,8 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[SqlStore, KeyEncryp
         await encryption.close()
 
 
-def _valid(make: Callable[[], T]) -> T:
+def _local(key: str) -> LocalKey:
     try:
-        return make()
+        return LocalKey(key)
     except WrongKey as error:
         raise InvalidSettings(str(error)) from None

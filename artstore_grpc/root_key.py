@@ -29,14 +29,12 @@ class RootKeyChanged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rewrapped:
-    """What a rekey did: from which key-encryption key to which, by their ids; the same where nothing was to do."""
+    """What a rekey did: from which key-encryption key to which, by their ids (the same where that was not to do), and
+    how many key pairs a new root key has sealed again, None where it is the old root key."""
 
     old_key: str
     new_key: str
-
-    @property
-    def changed(self) -> bool:
-        return self.old_key != self.new_key
+    sealed_again: int | None = None
 
 
 async def opened(store: Store, encryption: KeyEncryption, now: Now) -> bytes:
@@ -58,44 +56,34 @@ async def unwrapped(row: WrappedKey, encryption: KeyEncryption) -> bytes:
     return await encryption.unwrap(Wrapped(row.kek_id, row.wrapped), CONTEXT)
 
 
-async def rewrap(store: Store, old: KeyEncryption, new: KeyEncryption, now: Now) -> Rewrapped:
+async def rewrap(store: Store, old: KeyEncryption, new: KeyEncryption, now: Now, *, renew: bool = False) -> Rewrapped:
     """Encrypts the root key under another key-encryption key; does nothing when it is already. What is stored has been
-    decrypted before, and is read back after. Raises WrongKey, RootKeyChanged, KeyServiceUnavailable,
-    StoreUnavailable."""
+    decrypted before, and is read back after.
+
+    With `renew` the root key is a new one: every key pair is sealed again, tags and kept answers are forgotten. A
+    process that still has the old one in memory would store tags that nobody else accepts: all must be stopped before.
+    Raises WrongKey, RootKeyChanged, KeyServiceUnavailable, StoreUnavailable.
+    """
     row, given = await store.wrapped_key(ROOT), await new.current_key()
     if row is not None and row.kek_id == given:
-        await unwrapped(row, new)
-        return Rewrapped(given, given)
+        old = new
     root = await opened(store, old, now)
     row = await store.wrapped_key(ROOT)
     if row is None:
         raise RootKeyChanged("The root key is gone.")
-    again = await _wrapped(root, new, now)
+    if row.kek_id == given and not renew:
+        return Rewrapped(given, given)
+    kept = new_root() if renew else root
+    again = await _wrapped(kept, new, now)
     async with store.unit() as unit:
-        await _replace(unit, row, again)
-        unit.record(_event(now(), row.kek_id, again.kek_id))
-    await _check(store, new, root)
-    return Rewrapped(row.kek_id, again.kek_id)
-
-
-async def renew(store: Store, encryption: KeyEncryption, now: Now) -> int:
-    """Makes a new root key: every key pair is sealed again (how many is returned), tags and kept answers are forgotten.
-
-    A process that still has the old root key in memory would store tags that nobody else accepts: all must be stopped
-    before. Raises as `rewrap` does.
-    """
-    old = await opened(store, encryption, now)
-    row = await store.wrapped_key(ROOT)
-    if row is None:
-        raise RootKeyChanged("The root key is gone.")
-    root = new_root()
-    again = await _wrapped(root, encryption, now)
-    async with store.unit() as unit:
-        await _replace(unit, row, again)
-        count = await _seal_again(unit, Vault(old), Vault(root))
-        unit.record(_event(now(), row.kek_id, again.kek_id, sealed_again=count))
-    await _check(store, encryption, root)
-    return count
+        if not await unit.replace_wrapped_key(row, again):
+            raise RootKeyChanged("Another process changed the root key meanwhile; nothing was done. Try again.")
+        count = await _seal_again(unit, Vault(root), Vault(kept)) if renew else None
+        unit.record(_event(now(), row.kek_id, again.kek_id, count))
+    read_back = await store.wrapped_key(ROOT)
+    if read_back is None or await unwrapped(read_back, new) != kept:
+        raise RootKeyChanged("What was read back is not what was written: another process changed it.")
+    return Rewrapped(row.kek_id, again.kek_id, count)
 
 
 async def _make(store: Store, encryption: KeyEncryption, now: Now) -> None:
@@ -112,7 +100,7 @@ async def _make(store: Store, encryption: KeyEncryption, now: Now) -> None:
     async with store.unit() as unit:
         if await unit.add_wrapped_key(row) and sealing_key is not None:
             count = await _seal_again(unit, Vault(sealing_key), Vault(root))
-            unit.record(_event(now(), row.kek_id, row.kek_id, sealed_again=count))
+            unit.record(_event(now(), row.kek_id, row.kek_id, count))
 
 
 async def _wrapped(root: bytes, encryption: KeyEncryption, now: Now) -> WrappedKey:
@@ -122,11 +110,6 @@ async def _wrapped(root: bytes, encryption: KeyEncryption, now: Now) -> WrappedK
     if await unwrapped(row, encryption) != root:
         raise WrongKey(f"{wrapped.key_id} does not decrypt what it has encrypted.")
     return row
-
-
-async def _replace(unit: Unit, old: WrappedKey, new: WrappedKey) -> None:
-    if not await unit.replace_wrapped_key(old, new):
-        raise RootKeyChanged("Another process changed the root key meanwhile; nothing was done. Try again.")
 
 
 async def _seal_again(unit: Unit, old: Vault, new: Vault) -> int:
@@ -142,14 +125,6 @@ async def _seal_again(unit: Unit, old: Vault, new: Vault) -> int:
     return len(keys)
 
 
-async def _check(store: Store, encryption: KeyEncryption, root: bytes) -> None:
-    row = await store.wrapped_key(ROOT)
-    if row is None or await unwrapped(row, encryption) != root:
-        raise RootKeyChanged("What was read back is not what was written: another process changed it.")
-
-
-def _event(time: datetime, old_key: str, new_key: str, *, sealed_again: int = 0) -> Event:
-    detail: dict[str, object] = {"old_key": old_key, "new_key": new_key}
-    if sealed_again:
-        detail |= {"new_root": True, "keys_sealed_again": sealed_again}
+def _event(time: datetime, old_key: str, new_key: str, sealed_again: int | None) -> Event:
+    detail: dict[str, object] = {"old_key": old_key, "new_key": new_key, "new_root": sealed_again is not None}
     return Event(time, "system", EventKind.ROOT_KEY_REWRAPPED, ROOT, detail)

@@ -91,8 +91,9 @@ class Settings:
     """Seconds that calls in flight have to finish after that (0 to 300)."""
 
     key_encryption_key: str = field(default="", repr=False, metadata=SECRET)
-    """32 random bytes in base64; what is sensitive at rest is sealed under a root key, which is encrypted under it. This
-    or `KEY_ENCRYPTION_KMS` is required with a `DATABASE_URL`; the embedded default keeps its own in `DATA_DIR`."""
+    """32 random bytes in base64; what is sensitive at rest is sealed under a root key, which is encrypted under this
+    one. It or `KEY_ENCRYPTION_KMS` is required with a `DATABASE_URL`; the embedded default keeps its own in
+    `DATA_DIR`."""
 
     key_encryption_kms: str = ""
     """Instead of that key, a key service: the UNIX socket of a plugin that speaks the Kubernetes KMS v2 API,

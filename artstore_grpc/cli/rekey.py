@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,27 +59,31 @@ def rekey(new_key_file: str | None, new_kms: str | None, new_root: bool, yes: bo
 
     settings = settings_with_warnings()
     if new_kms:
-        done = run(use.to_kms(settings, _socket(new_kms), now))
+        done = run(use.to_kms(settings, _socket(new_kms), now, renew=new_root))
     else:
-        done = run(use.to_key(settings, read_key(new_key_file) if new_key_file else "", now))
+        key = read_key(new_key_file) if new_key_file else ""
+        done = run(use.to_key(settings, key, now, renew=new_root))
     if as_json:
-        echo_json({"old_key": done.old_key, "new_key": done.new_key, "changed": done.changed})
+        echo_json({"old_key": done.old_key, "new_key": done.new_key, "sealed_again": done.sealed_again})
     else:
         click.echo(said(done))
 
 
 def said(done: Rewrapped) -> str:
-    if not done.changed:
-        return f"The root key is encrypted under {done.new_key} already; nothing was changed."
-    return (
-        f"The root key is encrypted under {done.new_key}, no longer under {done.old_key}. "
-        "Every process of the service needs the new key at its next start."
-    )
+    lines = [f"The root key is encrypted under {done.new_key} already; nothing was changed."]
+    if done.old_key != done.new_key:
+        lines = [
+            f"The root key is encrypted under {done.new_key}, no longer under {done.old_key}.",
+            "Every process of the service needs the new key at its next start.",
+        ]
+    if done.sealed_again is not None:
+        lines = [*lines[done.old_key == done.new_key :], f"It is a new one: {done.sealed_again} keys are sealed again."]
+    return "\n".join(lines)
 
 
 @keys.command("new-key")
 @click.option("--file", "path", type=click.Path(path_type=Path), help="Write it to a new file of mode 0600.")
-def new_key(path: Path | None) -> None:
+def make_key(path: Path | None) -> None:
     """Make a key-encryption key: 32 random bytes in base64, printed or written to a file that must not exist."""
     from artstore_grpc import key_files, vault
 
@@ -85,10 +91,9 @@ def new_key(path: Path | None) -> None:
     if path is None:
         click.echo(made)
         return
-    if path.exists():
-        raise InvalidSettings(f"{path} exists; a key is never overwritten.")
     try:
-        key_files.write_new(path, made)
+        if not key_files.write_new(path, made):
+            raise InvalidSettings(f"{path} exists; a key is never overwritten.")
     except OSError as error:
         raise InvalidSettings(f"{path} can't be written: {error.strerror}.") from None
     click.echo(f"A new key is in {path}.")
@@ -102,10 +107,10 @@ def read_key(source: str) -> str:
     """The text of a key file. Raises InvalidSettings when it can't be read, or others may read it."""
     try:
         if source == STANDARD_INPUT:
-            content = click.get_binary_stream("stdin").read(MAX_KEY_BYTES + 1)
+            content = sys.stdin.buffer.read(MAX_KEY_BYTES + 1)
         else:
             with Path(source).open("rb") as file:
-                if stat.S_IMODE(Path(source).stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+                if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                     raise InvalidSettings("--new-key-file must be readable by its owner only (chmod 600).")
                 content = file.read(MAX_KEY_BYTES + 1)
         text = content.decode().strip()
