@@ -39,6 +39,14 @@ MAX_KEY_ID = 1024
 MAX_ANSWER = 64 * 1024
 """Bytes of ciphertext and annotations; Kubernetes allows annotations 32 kB."""
 
+OPTIONS = (
+    ("grpc.default_authority", "localhost"),  # as Kubernetes sends; servers in Go refuse a path there
+    ("grpc.max_receive_message_length", 2 * MAX_ANSWER),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),  # gRPC's own 120 s would make a start wait long after the plugin's
+)
+
 FIELDS: dict[str, tuple[str, ...]] = {
     "StatusRequest": (),
     "StatusResponse": ("string version", "string healthz", "string key_id"),
@@ -81,9 +89,7 @@ class KmsKey:
     def __init__(self, url: str) -> None:
         self._url = url
         self._types = message_types()
-        # The authority that Kubernetes sends; gRPC servers in Go refuse a path there.
-        options = [("grpc.default_authority", "localhost"), ("grpc.max_receive_message_length", 2 * MAX_ANSWER)]
-        self._channel = grpc.aio.insecure_channel(url, options)
+        self._channel = grpc.aio.insecure_channel(url, OPTIONS)
 
     async def current_key(self) -> str:
         """Raises KeyServiceUnavailable when the plugin isn't healthy, too."""
