@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from artstore_grpc.key_encryption import KeyEncryption, Wrapped
+from artstore_grpc.key_encryption import LOCAL, KeyEncryption, Wrapped
 from artstore_grpc.model import Event, EventKind, SealedKey, WrappedKey
 from artstore_grpc.store.protocol import Store, Unit
-from artstore_grpc.vault import Vault, WrongKey, framed, new_root
+from artstore_grpc.vault import KEY_ID_BYTES, Vault, WrongKey, framed, new_root
 
 ROOT = "root"
 """The name of its row."""
@@ -88,13 +88,14 @@ async def rewrap(store: Store, old: KeyEncryption, new: KeyEncryption, now: Now,
 
 async def _make(store: Store, encryption: KeyEncryption, now: Now) -> None:
     """Of replicas that start at once one inserts its row; the others wait for its commit, and read that."""
-    legacy = bool(await store.signing_keys())  # sealed under the key-encryption key itself, since there is no root key
-    sealing_key = encryption.sealing_key() if legacy else None
-    if legacy and sealing_key is None:
-        if await store.wrapped_key(ROOT) is not None:
-            return  # another replica has made both meanwhile
-        given = await encryption.current_key()
-        raise WrongKey(f"A database of release 0.1.0 opens with its own key first, not with {given}; rekey it then.")
+    sealing_key = None
+    if keys := await store.signing_keys():  # by release 0.1.0, under keys derived from the key-encryption key itself
+        sealing_key = encryption.sealing_key()
+        needed, given = LOCAL + keys[0].sealed[:KEY_ID_BYTES].hex(), await encryption.current_key()
+        if needed != given:
+            if await store.wrapped_key(ROOT) is not None:
+                return  # another replica has made both meanwhile
+            raise WrongKey(f"This database of release 0.1.0 is sealed under {needed}, the given key is {given}.")
     root = new_root()
     row = await _wrapped(root, encryption, now)
     async with store.unit() as unit:

@@ -120,7 +120,11 @@ async def test_a_service_that_is_down_may_come_back(kms: KmsKey, plugin: KmsPlug
 
 @pytest.mark.parametrize(
     ("answer", "named"),
-    [({"healthz": "upstream\nis down"}, "upstreamis down"), ({"version": "v1beta1"}, "v1beta1"), ({"current": ""}, "names no key")],
+    [
+        ({"healthz": "upstream\nis down"}, "upstreamis down"),
+        ({"version": "v1beta1"}, "v1beta1"),
+        ({"current": ""}, "names no key"),
+    ],
 )
 async def test_a_service_that_is_not_well_is_not_used(
     kms: KmsKey, plugin: KmsPlugin, answer: dict[str, str], named: str
