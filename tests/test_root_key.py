@@ -232,7 +232,7 @@ async def test_a_database_of_0_1_0_is_taken_over(store_url: str) -> None:
 
 
 async def test_a_database_of_0_1_0_needs_its_key(store: SqlStore) -> None:
-    """Another key, or a KMS, which can't have sealed it: both are named, and nothing is changed; its own key opens it."""
+    """Another key, or a KMS, which can't have sealed it: both are named, nothing is changed; its own key opens it."""
     signing = await old_release(store, OLD)
     with pytest.raises(WrongKey, match=rf"0\.1\.0.*{OLD.id}.*{NEW.id}"):
         await root_key.opened(store, NEW, now)

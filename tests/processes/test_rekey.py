@@ -125,9 +125,9 @@ def test_a_rekey_that_is_killed(tmp_path: Path, installation: Installation) -> N
         assert done["new_key"] == LocalKey(last).id
         for call in load:
             call.result()
-    with Service(tmp_path / "after", environment | {KEY: last}) as service:
-        with Client(service.grpc_address, installation) as client:
-            assert client.bearer
+    environment[KEY] = last
+    with Service(tmp_path / "after", environment) as service, Client(service.grpc_address, installation) as client:
+        assert client.bearer
     print(f"{KILLS} kills, {moved} of them after the commit")
     rows = chain.verified(environment["ARTSTORE_DATABASE_URL"])
     assert rows["root_key.rewrapped"] == moved + 1
@@ -148,7 +148,7 @@ def check_one_of(folder: Path, environment: dict[str, str], old: str, new: str) 
         folder.mkdir(exist_ok=True)
         path = folder / LocalKey(key).id
         process = spawned(folder, environment | {KEY: key}, "--new-key-file", key_file(path, key))
-        out, err = process.communicate(timeout=REKEY_SECONDS)
+        _, err = process.communicate(timeout=REKEY_SECONDS)
         opens.append(process.returncode == 0)
         if not opens[-1]:
             assert process.returncode == 10
