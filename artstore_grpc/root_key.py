@@ -38,15 +38,21 @@ class Rewrapped:
 
 
 async def opened(store: Store, encryption: KeyEncryption, now: Now) -> bytes:
-    """The root key; where there is none it is made, and what release 0.1.0 sealed is sealed again. Raises WrongKey,
-    KeyServiceUnavailable, StoreUnavailable."""
+    """The root key; as `row_and_root`."""
+    _, root = await row_and_root(store, encryption, now)
+    return root
+
+
+async def row_and_root(store: Store, encryption: KeyEncryption, now: Now) -> tuple[WrappedKey, bytes]:
+    """The root key and the row that it came from; where there is none it is made, and what release 0.1.0 sealed is
+    sealed again. Raises WrongKey, KeyServiceUnavailable, StoreUnavailable."""
     while True:
         row = await store.wrapped_key(ROOT)
         if row is None:
             await _make(store, encryption, now)
             continue
         try:
-            return await unwrapped(row, encryption)
+            return row, await unwrapped(row, encryption)
         except WrongKey:
             if await store.wrapped_key(ROOT) == row:  # otherwise it was rekeyed between two steps of ours
                 raise
@@ -64,13 +70,11 @@ async def rewrap(store: Store, old: KeyEncryption, new: KeyEncryption, now: Now,
     process that still has the old one in memory would store tags that nobody else accepts: all must be stopped before.
     Raises WrongKey, RootKeyChanged, KeyServiceUnavailable, StoreUnavailable.
     """
-    row, given = await store.wrapped_key(ROOT), await new.current_key()
-    if row is not None and row.kek_id == given:
+    stored, given = await store.wrapped_key(ROOT), await new.current_key()
+    if stored is not None and stored.kek_id == given:
         old = new
-    root = await opened(store, old, now)
-    row = await store.wrapped_key(ROOT)
-    if row is None:
-        raise RootKeyChanged("The root key is gone.")
+    # What is replaced below must be the very row that this root key came from: another may hold another root key.
+    row, root = await row_and_root(store, old, now)
     if row.kek_id == given and not renew:
         return Rewrapped(given, given)
     kept = new_root() if renew else root
@@ -81,8 +85,8 @@ async def rewrap(store: Store, old: KeyEncryption, new: KeyEncryption, now: Now,
         count = await _seal_again(unit, Vault(root), Vault(kept)) if renew else None
         unit.record(_event(now(), row.kek_id, again.kek_id, count))
     read_back = await store.wrapped_key(ROOT)
-    if read_back is None or await unwrapped(read_back, new) != kept:
-        raise RootKeyChanged("What was read back is not what was written: another process changed it.")
+    if read_back != again or await unwrapped(read_back, new) != kept:
+        raise RootKeyChanged("What was read back is not what was written: another process has changed it since.")
     return Rewrapped(row.kek_id, again.kek_id, count)
 
 

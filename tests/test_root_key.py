@@ -101,6 +101,27 @@ async def test_of_rekeys_at_once_one_wins(store_url: str) -> None:
             await each.close()
 
 
+async def test_rekeys_and_new_root_keys_at_once(store_url: str) -> None:
+    """Rekeys and new root keys race: whatever was committed, the key pairs are sealed under the root key that the row
+    holds. A rekey must never bring an older root key back."""
+    stores = [SqlStore(store_url, pool_size=1) for _ in range(6)]
+    try:
+        ring = keyring(stores[0], await root_key.opened(stores[0], OLD, now))
+        await ring.load()
+        for _ in range(5):
+            attempts = [root_key.rewrap(s, OLD, NEW, now, renew=bool(at % 2)) for at, s in enumerate(stores)]
+            ends = await asyncio.gather(*attempts, return_exceptions=True)
+            assert {type(end) for end in ends} <= {root_key.Rewrapped, root_key.RootKeyChanged, WrongKey}
+            assert [end for end in ends if isinstance(end, root_key.Rewrapped)]
+            after = keyring(stores[0], await root_key.opened(stores[0], NEW, now))
+            await after.load()
+            assert after.active.stored.kid == ring.active.stored.kid
+            await root_key.rewrap(stores[0], NEW, OLD, now)
+    finally:
+        for each in stores:
+            await each.close()
+
+
 async def test_there_and_back_with_a_key_service(store: SqlStore) -> None:
     """From a local key to a KMS, to a KMS's next key, and to a local key again: one root key."""
     root = await root_key.opened(store, OLD, now)
