@@ -165,8 +165,8 @@ class KmsKey:
             raise self._unavailable(f"answered {method} with {error.code().name}") from None
 
     def _named(self, key_id: str) -> str:
-        if not key_id or len(key_id.encode()) > MAX_KEY_ID:
-            raise self._unavailable(f"names no key, or by more than {MAX_KEY_ID:,} bytes")
+        if not key_id or len(key_id.encode()) > MAX_KEY_ID or not key_id.isprintable():
+            raise self._unavailable(f"names no key, or by what isn't one line of at most {MAX_KEY_ID:,} bytes")
         return KMS + key_id
 
     def _unavailable(self, what: str) -> KeyServiceUnavailable:

@@ -124,6 +124,8 @@ async def test_a_service_that_is_down_may_come_back(kms: KmsKey, plugin: KmsPlug
         ({"healthz": "upstream\nis down"}, "upstreamis down"),
         ({"version": "v1beta1"}, "v1beta1"),
         ({"current": ""}, "names no key"),
+        ({"current": "a\nb"}, "names no key"),
+        ({"current": "k" * 1025}, "names no key"),
     ],
 )
 async def test_a_service_that_is_not_well_is_not_used(

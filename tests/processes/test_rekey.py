@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
+from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 
 from artstore_grpc.key_encryption import LocalKey
 from artstore_grpc.settings import Settings
 from artstore_grpc.vault import WrongKey, new_key
 from tests.kms.running import KmsPlugin
 from tests.processes import chain
-from tests.processes.service import COMMAND, ISSUER, Client, Installation, Service, install, until
+from tests.processes.service import COMMAND, ISSUER, Client, Installation, Service, code_of, install, until
 from tests.processes.test_refusals import refused
 from tests.roots import opened_root
 
@@ -88,6 +90,8 @@ def test_a_rekey_under_load(tmp_path: Path, installation: Installation) -> None:
             token, key_ids = client.issue(*who).access_token, client.key_ids()
         service.terminate()
         assert service.wait() == 0
+        assert LocalKey(old).id == next(line["key"] for line in service.lines() if line["event"] == "root key opened")
+        assert not any(secret in service.errors for secret in (old, key))
     code, said = refused(tmp_path, installation.environment)
     assert code == 10
     assert LocalKey(old).id in said
@@ -268,6 +272,12 @@ def test_a_start_without_its_key_service_waits(tmp_path: Path, store_url: str, p
         with Client(service.grpc_address, installation) as client:
             assert client.serving("liveness")
             assert not client.serving("readiness")
+            assert code_of(client.key_ids) is grpc.StatusCode.UNAVAILABLE
+            # A denial has a sealed cause; there is nothing yet to seal it with, and that must not be a defect.
+            forged = (("authorization", "Bearer forged"),)
+            get = accounts_pb.GetServiceAccountRequest(id="x")
+            denied = code_of(lambda: client.accounts.GetServiceAccount(get, metadata=forged))
+            assert denied in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE)
             plugin.start()
             until(lambda: client.serving("readiness"), 10.0, "ready")
             assert client.bearer
