@@ -197,7 +197,7 @@ async def bootstrap(settings: Settings) -> Administrator:
     logger = configured(settings.log_level)
     async with parts(settings, await installation.prepare(settings), settings.issuer, logger) as made:
         await schema.check(settings.store_url)
-        await unlock(made, logger)
+        await unlock(made)
         return await installation.bootstrap(made.store, made.accounts)
 
 
@@ -263,7 +263,7 @@ async def load(settings: Settings, made: Parts, logger: Logger) -> Loaded:
         try:
             await schema.check(settings.store_url)
             if made.vault.locked:
-                await unlock(made, logger)
+                logger.info("root key opened", key=await unlock(made))
             await made.keyring.load()
             await made.replica.load()
             return Loaded(await first_administrator(settings, made))
@@ -277,12 +277,12 @@ async def load(settings: Settings, made: Parts, logger: Logger) -> Loaded:
             raise wrong_key(error) from None
 
 
-async def unlock(made: Parts, logger: Logger) -> None:
-    """Opens the vault with the root key. Raises InvalidSettings for another installation's key-encryption key."""
+async def unlock(made: Parts) -> str:
+    """Opens the vault with the root key; the id of the key that it was under. Raises InvalidSettings for another installation's key-encryption key."""
     try:
         row, root = await root_key.row_and_root(made.store, made.encryption, utc_now)
         made.vault.unlock(root)
-        logger.info("root key opened", key=row.kek_id)
+        return row.kek_id
     except WrongKey as error:
         raise wrong_key(error) from None
 
