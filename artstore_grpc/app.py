@@ -278,7 +278,8 @@ async def load(settings: Settings, made: Parts, logger: Logger) -> Loaded:
 
 
 async def unlock(made: Parts) -> str:
-    """Opens the vault with the root key; the id of the key that it was under. Raises InvalidSettings for another installation's key-encryption key."""
+    """Opens the vault with the root key; returns the id of the key that it was encrypted under. Raises InvalidSettings
+    for another installation's key-encryption key."""
     try:
         row, root = await root_key.row_and_root(made.store, made.encryption, utc_now)
         made.vault.unlock(root)
