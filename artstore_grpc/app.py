@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from artstore_grpc import installation, jobs
+from artstore_grpc import installation, jobs, root_key
 from artstore_grpc.accounts import Accounts
 from artstore_grpc.attempts import Attempts
 from artstore_grpc.audiences import Audiences
@@ -25,9 +25,10 @@ from artstore_grpc.ephemeral.announcements import RedisAnnouncements
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.ephemeral.redis import RedisLimiter
-from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.errors import KeyServiceUnavailable, StoreUnavailable
 from artstore_grpc.gateway.server import bind
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
+from artstore_grpc.key_encryption import KeyEncryption
 from artstore_grpc.key_policy import KeyPolicy
 from artstore_grpc.keys import Keyring
 from artstore_grpc.pipeline import Pipeline
@@ -87,6 +88,7 @@ class Parts:
     """Everything between the store and the doors."""
 
     store: SqlStore
+    encryption: KeyEncryption
     vault: Vault
     keyring: Keyring
     replica: Replica
@@ -110,7 +112,7 @@ def utc_now() -> datetime:
 @asynccontextmanager
 async def parts(
     settings: Settings,
-    vault: Vault,
+    encryption: KeyEncryption,
     issuer: str,
     logger: Logger,
     now: Callable[[], datetime] = utc_now,
@@ -120,6 +122,8 @@ async def parts(
     async with AsyncExitStack() as stack:
         store = SqlStore(settings.store_url, pool_size=settings.database_pool_size)
         stack.push_async_callback(store.close)
+        stack.push_async_callback(encryption.close)
+        vault = Vault()
         limiter, failures = limiters(settings, stack, logger)
         changed = asyncio.Event()
         metrics = Metrics()
@@ -197,6 +201,7 @@ async def parts(
         health = Health(tuple(service.full_name for service in SERVICES))
         made = Parts(
             store=store,
+            encryption=encryption,
             vault=vault,
             keyring=keyring,
             replica=replica,
@@ -261,6 +266,7 @@ async def bootstrap(settings: Settings) -> Administrator:
     logger = configured(settings.log_level)
     async with parts(settings, await installation.prepare(settings), settings.issuer, logger) as made:
         await schema.check(settings.store_url)
+        await unlock(made)
         return await installation.bootstrap(made.store, made.accounts)
 
 
@@ -278,11 +284,11 @@ async def serve(
     log = logger or configured(settings.log_level)
     if logger is None:
         capture_library_logs(log)
-    vault = await installation.prepare(settings)
+    encryption = await installation.prepare(settings)
     async with AsyncExitStack() as stack:
         gateway = bind(settings.gateway_address) if settings.gateway_address else None
         issuer = issuer_of(settings, address_of(gateway))
-        made = await stack.enter_async_context(parts(settings, vault, issuer, log, now))
+        made = await stack.enter_async_context(parts(settings, encryption, issuer, log, now))
         await made.health.follow(serving=False, database=False)
         doors = Doors(
             settings,
@@ -321,22 +327,40 @@ def issuer_of(settings: Settings, gateway: Address | None) -> str:
 
 async def load(settings: Settings, made: Parts, logger: Logger) -> Loaded:
     """Reads what must be in memory before the first token, and makes the embedded default's first administrator; waits
-    for a database that is down."""
-    told = False
+    for a database or a key service that is down."""
+    told: set[str] = set()
     while True:
         try:
             await schema.check(settings.store_url)
+            if made.vault.locked:
+                logger.info("root key opened", key=await unlock(made))
             await made.keyring.load()
             await made.replica.load()
             await made.signing_keys.raise_token_lifetime()
             return Loaded(await first_administrator(settings, made))
-        except StoreUnavailable as down:
-            if not told:
-                logger.warning("waiting for the database", cause=str(down))
-            told = True
+        except (StoreUnavailable, KeyServiceUnavailable) as down:
+            waiting = "database" if isinstance(down, StoreUnavailable) else "key service"
+            if waiting not in told:
+                logger.warning(f"waiting for the {waiting}", cause=str(down))
+            told.add(waiting)
             await asyncio.sleep(LOAD_RETRY.total_seconds())
         except WrongKey as error:
-            raise InvalidSettings(f"The key-encryption key isn't this database's. {error}") from None
+            raise wrong_key(error) from None
+
+
+async def unlock(made: Parts) -> str:
+    """Opens the vault with the root key; returns the id of the key that it was encrypted under. Raises InvalidSettings
+    for another installation's key-encryption key."""
+    try:
+        row, root = await root_key.row_and_root(made.store, made.encryption, utc_now)
+        made.vault.unlock(root)
+        return row.kek_id
+    except WrongKey as error:
+        raise wrong_key(error) from None
+
+
+def wrong_key(error: WrongKey) -> InvalidSettings:
+    return InvalidSettings(f"The key-encryption key isn't this database's. {error}")
 
 
 async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

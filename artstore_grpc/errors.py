@@ -196,6 +196,10 @@ class StoreUnavailable(Exception):
     """The store can't be reached, or didn't answer in time; the pipeline answers Unavailable."""
 
 
+class KeyServiceUnavailable(Exception):
+    """The key service that holds the key-encryption key can't be reached, or failed; one sentence that says which."""
+
+
 class Conflict(Exception):
     """A unique constraint refused a write; `constraint` is its name in store/tables.py."""
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from artstore_grpc.accounts import Accounts, Draft
 from artstore_grpc.errors import AlreadyExists
+from artstore_grpc.key_encryption import KeyEncryption, LocalKey
+from artstore_grpc.key_files import EmbeddedKey
+from artstore_grpc.kms import KmsKey
 from artstore_grpc.model import Role
 from artstore_grpc.settings import InvalidSettings, Settings
 from artstore_grpc.store import schema
 from artstore_grpc.store.protocol import Store
-from artstore_grpc.vault import Vault, WrongKey, new_key
+from artstore_grpc.vault import WrongKey
 
 ADMINISTRATOR = "administrator"
 ADMINISTRATOR_RATE_LIMIT = 10_000
@@ -33,34 +32,30 @@ class Administrator:
     client_secret: str = field(repr=False)
 
 
-async def prepare(settings: Settings) -> Vault:
-    """Opens the vault; on the embedded default it first makes the folder, the key and the schema. Raises
+async def prepare(settings: Settings) -> KeyEncryption:
+    """What encrypts the root key; on the embedded default it first makes the folder and the schema. Raises
     InvalidSettings for a key that can't be used."""
     try:
-        if not settings.embedded:
-            return Vault(settings.key_encryption_key)
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        vault = Vault(settings.key_encryption_key or embedded_key(settings.key_encryption_key_path))
+        if settings.embedded:
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        encryption = key_encryption(settings)
     except WrongKey as error:
         raise InvalidSettings(str(error)) from None
     except OSError as error:
         raise InvalidSettings(f"ARTSTORE_DATA_DIR can't be used: {error.strerror}: {error.filename}.") from None
-    await schema.upgrade(settings.store_url)
-    return vault
+    if settings.embedded:
+        await schema.upgrade(settings.store_url)
+    return encryption
 
 
-def embedded_key(path: Path) -> str:
-    """The key in a file, made with mode 0600 if there is none; of processes that start at once one makes it."""
-    if not path.exists():
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".key-")  # 0600 from the start
-        with os.fdopen(descriptor, "w") as file:
-            file.write(new_key() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)  # all or nothing: nobody reads half a key
-        Path(temporary).unlink()
-    return path.read_text()
+def key_encryption(settings: Settings) -> KeyEncryption:
+    """The key-encryption key that the settings name. Raises WrongKey for one that is malformed, OSError for a file that
+    can't be read."""
+    if settings.key_encryption_kms:
+        return KmsKey(settings.key_encryption_kms)
+    if settings.key_encryption_key:
+        return LocalKey(settings.key_encryption_key)
+    return EmbeddedKey(settings.key_encryption_key_path)
 
 
 async def bootstrap(store: Store, accounts: Accounts) -> Administrator:

@@ -216,6 +216,15 @@ class WrappedKey:
     create_time: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class SealedKey:
+    """A private key as sealed under the root key, of whichever table: `kind` and `kid` are the context."""
+
+    kind: str
+    kid: str
+    sealed: bytes
+
+
 class EventKind(StrEnum):
     """What a ledger row says happened. `subject` is an account id, a key id, or (TOKEN_REVOKED) a `jti`."""
 

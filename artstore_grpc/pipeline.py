@@ -171,7 +171,8 @@ class Pipeline:
         known = call.method if call.method in self.methods else "unknown"
         self._metrics.calls.finished(known, call.door, code, seconds)
         if error is not None and isinstance(error, (errors.InvalidClient, errors.InvalidToken)):
-            error.denial_id = self._vault.denial_id(error.cause)
+            if not self._vault.locked:  # a start that still waits for its database denies without one
+                error.denial_id = self._vault.denial_id(error.cause)
             self._metrics.denials.labels(error.default_reason).inc()
         self._log(call, code, error, seconds)
 

@@ -91,8 +91,13 @@ class Settings:
     """Seconds that calls in flight have to finish after that (0 to 300)."""
 
     key_encryption_key: str = field(default="", repr=False, metadata=SECRET)
-    """32 random bytes in base64; everything sensitive at rest is sealed under it. Required with a `DATABASE_URL`; the
-    embedded default keeps its own in `DATA_DIR`."""
+    """32 random bytes in base64; what is sensitive at rest is sealed under a root key, which is encrypted under this
+    one. It or `KEY_ENCRYPTION_KMS` is required with a `DATABASE_URL`; the embedded default keeps its own in
+    `DATA_DIR`."""
+
+    key_encryption_kms: str = ""
+    """Instead of that key, a key service: the UNIX socket of a plugin that speaks the Kubernetes KMS v2 API,
+    `unix:///path`. It is asked at the start only."""
 
     token_lifetime: timedelta = timedelta(minutes=30)
     """Seconds that a token is valid (60 to 86,400)."""
@@ -157,6 +162,18 @@ class Settings:
         if timedelta(0) < self.key_rotation_interval < 2 * self.jwks_max_age:
             raise InvalidSettings("ARTSTORE_KEY_ROTATION_INTERVAL must be 0, or at least twice ARTSTORE_JWKS_MAX_AGE.")
         self._check_identity()
+        self._check_key_encryption()
+
+    def _check_key_encryption(self) -> None:
+        if self.key_encryption_key and self.key_encryption_kms:
+            raise InvalidSettings(
+                "ARTSTORE_KEY_ENCRYPTION_KEY and ARTSTORE_KEY_ENCRYPTION_KMS are both given; give one of them."
+            )
+        if not self.embedded and not self.key_encryption_key and not self.key_encryption_kms:
+            raise InvalidSettings(
+                "ARTSTORE_KEY_ENCRYPTION_KEY, ARTSTORE_KEY_ENCRYPTION_KEY_FILE or ARTSTORE_KEY_ENCRYPTION_KMS must be "
+                "given once ARTSTORE_DATABASE_URL is (a key is 32 random bytes in base64: openssl rand -base64 32)."
+            )
 
     def _check_identity(self) -> None:
         if self.issuer and not self.issuer.startswith(("https://", "http://")):
@@ -167,11 +184,6 @@ class Settings:
             raise InvalidSettings("ARTSTORE_ISSUER must be given once ARTSTORE_DATABASE_URL is.")
         if not self.issuer and (self.gateway_address is None or self.gateway_address.host in WILDCARDS):
             raise InvalidSettings("ARTSTORE_ISSUER must be given where ARTSTORE_GATEWAY_ADDRESS names no host.")
-        if not self.embedded and not self.key_encryption_key:
-            raise InvalidSettings(
-                "ARTSTORE_KEY_ENCRYPTION_KEY or ARTSTORE_KEY_ENCRYPTION_KEY_FILE must be given once "
-                "ARTSTORE_DATABASE_URL is (32 random bytes in base64: openssl rand -base64 32)."
-            )
         if self.audience == self.issuer or not self.audience:
             raise InvalidSettings("ARTSTORE_AUDIENCE must be given, and differ from ARTSTORE_ISSUER.")
 

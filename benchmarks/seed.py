@@ -15,12 +15,13 @@ from typing import Any
 import bcrypt
 from sqlalchemy import insert, update
 
-from artstore_grpc import ledger, secrets
+from artstore_grpc import ledger, root_key, secrets
+from artstore_grpc.key_encryption import LocalKey
 from artstore_grpc.model import MAX_RATE_LIMIT, Account, Event, EventKind, LedgerRow, Revocation, Role, Secret
 from artstore_grpc.store import rows, tables
 from artstore_grpc.store.engine import Database
 from artstore_grpc.store.queries import HEAD
-from artstore_grpc.store.sql import CONNECT_TIMEOUT
+from artstore_grpc.store.sql import CONNECT_TIMEOUT, SqlStore
 from artstore_grpc.vault import Vault
 
 BATCH = 5_000
@@ -61,9 +62,18 @@ async def seed(url: str, key_encryption_key: str, plan: Plan, progress: Progress
     """Writes what is planned, and returns the accounts that may be called."""
     database = Database(url, pool_size=1, connect_timeout=CONNECT_TIMEOUT, command_timeout=COMMAND_TIMEOUT)
     try:
-        return await Seeder(database, Vault(key_encryption_key), plan, progress).run()
+        return await Seeder(database, await opened_vault(url, key_encryption_key), plan, progress).run()
     finally:
         await database.close()
+
+
+async def opened_vault(url: str, key_encryption_key: str) -> Vault:
+    """The vault that the service will open: its root key is made here, if there is none."""
+    store = SqlStore(url, pool_size=1)
+    try:
+        return Vault(await root_key.opened(store, LocalKey(key_encryption_key), lambda: datetime.now(UTC)))
+    finally:
+        await store.close()
 
 
 class Seeder:

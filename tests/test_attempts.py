@@ -28,7 +28,7 @@ from artstore_grpc.rotation import Rotation, new_secret
 from artstore_grpc.secrets import Hasher, NewSecret
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.usage import Usage
-from artstore_grpc.vault import Vault, new_key
+from artstore_grpc.vault import Vault, new_root
 
 ID = str(uuid4())
 COST = 8
@@ -43,7 +43,7 @@ class Office:
     """One account with one fresh secret, and what authenticates it."""
 
     def __init__(self, store: SqlStore) -> None:
-        vault = Vault(new_key())
+        vault = Vault(new_root())
         self.store = store
         self.hasher = Hasher(cost=COST, threads=1, queue=32)
         self.replica = Replica(store, now, outage_window=timedelta(minutes=5))

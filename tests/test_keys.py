@@ -19,7 +19,7 @@ from artstore_grpc.model import KeyState
 from artstore_grpc.store import tables
 from artstore_grpc.store.schema import upgrade
 from artstore_grpc.store.sql import SqlStore
-from artstore_grpc.vault import Vault, new_key
+from artstore_grpc.vault import Vault, new_root
 from tests.installation import Clock
 
 ISSUER = "https://issuer.example"
@@ -30,7 +30,7 @@ class Stand:
 
     def __init__(self, url: str) -> None:
         self.store, self.clock = SqlStore(url), Clock()
-        self.vault = Vault(new_key())
+        self.vault = Vault(new_root())
         self.keyring = Keyring(self.store, self.vault, self.clock, algorithm="ES256", issuer=ISSUER)
 
     def token(self, jti: str = "a", lifetime: int = 600) -> str:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artstore_grpc.vault import Vault, WrongKey, framed, new_key
+from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.vault import KEY_BYTES, Vault, WrongKey, framed, new_root
 
-VAULT = Vault(new_key())
+VAULT = Vault(new_root())
 
 
 @given(st.binary(max_size=200))
@@ -38,20 +39,41 @@ def test_a_changed_bit_is_noticed(at: int, bit: int) -> None:
 
 def test_another_key_is_named() -> None:
     """A value sealed under another key is refused with both keys' ids."""
-    other = Vault(new_key())
+    other = Vault(new_root())
     with pytest.raises(WrongKey, match=f"{VAULT.key_id.hex()}.*{other.key_id.hex()}"):
         other.open(VAULT.seal(b"value"))
 
 
-@pytest.mark.parametrize("key", ["", "short", "!!!!", "QUJD", "QUFB" * 9])
-def test_a_key_must_be_32_bytes(key: str) -> None:
-    """A key-encryption key of another length, or that isn't base64, is refused."""
+@pytest.mark.parametrize("size", [0, 16, KEY_BYTES - 1, KEY_BYTES + 1])
+def test_a_root_key_must_be_32_bytes(size: int) -> None:
+    """A root key of another length is refused."""
     with pytest.raises(WrongKey, match="32 bytes"):
-        Vault(key)
+        Vault(bytes(size))
+
+
+def test_a_locked_vault_does_nothing() -> None:
+    """Until it has its root key all is StoreUnavailable, which callers are told as UNAVAILABLE; then it works."""
+    vault = Vault()
+    assert vault.locked
+    for use in (
+        lambda: vault.seal(b"x"),
+        lambda: vault.open(b"x"),
+        lambda: vault.seal_answer(b"x", "id"),
+        lambda: vault.secret_tag("a", "b", "c"),
+        lambda: vault.request_digest(b"x"),
+        lambda: vault.denial_id("x"),
+        lambda: vault.explain_denial("x"),
+        lambda: vault.key_id,
+    ):
+        with pytest.raises(StoreUnavailable):
+            use()
+    root = new_root()
+    vault.unlock(root)
+    assert vault.open(Vault(root).seal(b"value", "a"), "a") == b"value"
 
 
 def test_an_answer_needs_its_request_id() -> None:
-    """The key-encryption key alone does not open an answer."""
+    """The root key alone does not open an answer."""
     sealed = VAULT.seal_answer(b"secret", "one", "row")
     assert VAULT.open_answer(sealed, "one", "row") == b"secret"
     with pytest.raises(WrongKey):
@@ -83,4 +105,4 @@ def test_framing_is_injective(one: list[bytes], other: list[bytes]) -> None:
 def test_tags_differ_by_every_part() -> None:
     """A tag is of one client, one secret id, one secret and one key."""
     tags = {VAULT.secret_tag(*parts) for parts in (("a", "b", "c"), ("x", "b", "c"), ("a", "x", "c"), ("a", "b", "x"))}
-    assert len(tags | {Vault(new_key()).secret_tag("a", "b", "c")}) == 5
+    assert len(tags | {Vault(new_root()).secret_tag("a", "b", "c")}) == 5

@@ -29,7 +29,7 @@ async def upgraded(settings: Settings) -> None:
     from artstore_grpc.store import schema
 
     if settings.embedded:
-        await installation.prepare(settings)  # its folder and its key first
+        await installation.prepare(settings)  # its folder first
     else:
         await schema.upgrade(settings.store_url)
 

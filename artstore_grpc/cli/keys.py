@@ -19,7 +19,7 @@ kid_argument = click.argument("kid")
 
 @click.group()
 def keys() -> None:
-    """Manage the keys that sign tokens. KID is a key's id, as `keys list` shows it."""
+    """Manage the keys that sign tokens, and the key that theirs are encrypted under. KID is as `keys list` shows it."""
 
 
 def key_json(key: SigningKey) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from artstore_grpc.cli.exits import Exit, Failure
-from artstore_grpc.errors import CannotBind, StoreUnavailable
+from artstore_grpc.errors import CannotBind, KeyServiceUnavailable, StoreUnavailable
 
 Answer = TypeVar("Answer")
 
@@ -27,6 +27,7 @@ def run(work: Coroutine[Any, Any, Answer]) -> Answer:
     """Runs it to its end. Raises Failure for what an operator can mend, InvalidSettings as it is."""
     # Imported late: the commands that are clients start without the server's libraries.
     from artstore_grpc.installation import AlreadyBootstrapped
+    from artstore_grpc.root_key import RootKeyChanged
     from artstore_grpc.store.schema import SchemaMismatch
 
     try:
@@ -38,5 +39,9 @@ def run(work: Coroutine[Any, Any, Answer]) -> Answer:
         raise Failure(Exit.CONFLICT, "SCHEMA_MISMATCH", str(error)) from error
     except CannotBind as error:
         raise Failure(Exit.UNAVAILABLE, "CANNOT_BIND", str(error)) from error
+    except RootKeyChanged as error:
+        raise Failure(Exit.CONFLICT, "ROOT_KEY_CHANGED", str(error)) from error
+    except KeyServiceUnavailable as error:
+        raise Failure(Exit.UNAVAILABLE, "KEY_SERVICE_UNAVAILABLE", str(error)) from error
     except StoreUnavailable as error:
         raise Failure(Exit.UNAVAILABLE, "STORE_UNAVAILABLE", "The database can't be reached.") from error

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import click
 
-from artstore_grpc.cli import secrets  # noqa: F401  # adds its commands to `accounts`
+from artstore_grpc.cli import (
+    rekey,  # noqa: F401  # adds its commands to `keys`
+    secrets,  # noqa: F401  # adds its commands to `accounts`
+)
 from artstore_grpc.cli.accounts import accounts
 from artstore_grpc.cli.database import bootstrap, db
 from artstore_grpc.cli.environment import DEFAULT_TARGET

@@ -19,6 +19,8 @@ from artstore_grpc.settings import ALGORITHMS, Address, Settings
 
 OFF = "off"
 MAX_PORT = 65_535
+UNIX = "unix:///"
+MAX_SOCKET_PATH = 107
 HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 ADDRESS_FORM = "must be host:port, such as 127.0.0.1:50051, an IPv6 address in brackets"
 
@@ -115,6 +117,13 @@ def url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def socket_url(value: str) -> str:
+    """`unix:///path` of a socket, the path absolute and of at most 107 bytes (unix(7), sun_path)."""
+    if not value.startswith(UNIX) or len(value.encode()) - len(UNIX) + 1 > MAX_SOCKET_PATH or value == UNIX:
+        raise ValueError(f"must be {UNIX}path, the path of at most {MAX_SOCKET_PATH} bytes")
+    return text(value)
+
+
 BY_TYPE: Mapping[Any, Callable[[str], Any]] = {
     str: text,
     int: integer,
@@ -129,6 +138,7 @@ BY_TYPE: Mapping[Any, Callable[[str], Any]] = {
 BY_NAME: Mapping[str, Callable[[str], Any]] = {
     "database_url": url("postgresql://", "sqlite:///"),
     "redis_url": url("redis://", "rediss://", "unix://"),
+    "key_encryption_kms": socket_url,
     "log_level": one_of("debug", "info", "warning", "error"),
     "signing_algorithm": one_of(*ALGORITHMS),
 }

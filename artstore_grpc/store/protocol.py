@@ -24,8 +24,10 @@ from artstore_grpc.model import (
     LedgerRow,
     Replay,
     Revocation,
+    SealedKey,
     SecretUse,
     SigningKey,
+    WrappedKey,
 )
 
 
@@ -82,6 +84,21 @@ class Unit(Protocol):
     async def void_replays(self, account_id: str) -> None:
         """Forgets the sealed answers about an account; their keys stay."""
 
+    async def add_wrapped_key(self, key: WrappedKey) -> bool:
+        """Inserts; False when there is one of this name, after waiting for the unit that inserts it."""
+
+    async def replace_wrapped_key(self, old: WrappedKey, new: WrappedKey) -> bool:
+        """Replaces a key that is still stored as `old` says; False when it isn't."""
+
+    async def sealed_keys(self) -> list[SealedKey]:
+        """Every private key that is sealed under the root key, of signing and ledger keys, locked."""
+
+    async def save_sealed_keys(self, keys: list[SealedKey]) -> None:
+        """Writes their `sealed` again."""
+
+    async def forget_derived(self) -> None:
+        """Forgets what was derived from the root key: every secret's tag, every sealed answer."""
+
     async def require_lease(self, lease: Lease) -> None:
         """Raises LeaseLost unless the lease's fence is still the stored one; locks it until the end of the unit."""
 
@@ -118,6 +135,9 @@ class Store(Protocol):
 
     async def signing_keys(self) -> list[SigningKey]:
         """Every key, the oldest first."""
+
+    async def wrapped_key(self, name: str) -> WrappedKey | None:
+        """A wrapped key by its name."""
 
     async def revocations(self, now: datetime) -> list[Revocation]:
         """Those whose tokens have not expired by `now`."""

@@ -20,8 +20,9 @@ from artstore_grpc.model import (
     Revocation,
     SecretUse,
     SigningKey,
+    WrappedKey,
 )
-from artstore_grpc.store import leases, rows, tables
+from artstore_grpc.store import leases, rows, tables, wrapped
 from artstore_grpc.store.engine import Database
 from artstore_grpc.store.queries import (
     ACCOUNT_BY_CLIENT_ID,
@@ -91,6 +92,10 @@ class SqlStore:
 
     async def signing_keys(self) -> list[SigningKey]:
         return [rows.signing_key(row) for row in await self._database.rows(all_signing_keys())]
+
+    async def wrapped_key(self, name: str) -> WrappedKey | None:
+        row = await self._database.row(wrapped.by_name(name))
+        return wrapped.model(row) if row else None
 
     async def revocations(self, now: datetime) -> list[Revocation]:
         live = select(tables.revocations).where(tables.revocations.c.expire_time > now)

@@ -9,8 +9,19 @@ from sqlalchemy import Select, bindparam, delete, exists, func, insert, select, 
 
 from artstore_grpc import ledger
 from artstore_grpc.errors import Conflict, LeaseLost
-from artstore_grpc.model import Account, Event, Lease, LedgerRow, Replay, Revocation, Secret, SigningKey
-from artstore_grpc.store import rows, tables
+from artstore_grpc.model import (
+    Account,
+    Event,
+    Lease,
+    LedgerRow,
+    Replay,
+    Revocation,
+    SealedKey,
+    Secret,
+    SigningKey,
+    WrappedKey,
+)
+from artstore_grpc.store import rows, tables, wrapped
 from artstore_grpc.store.engine import POSTGRESQL, Transaction
 from artstore_grpc.store.queries import (
     ACCOUNT_BY_CLIENT_ID,
@@ -103,6 +114,21 @@ class SqlUnit:
     async def void_replays(self, account_id: str) -> None:
         condition = tables.replays.c.account_id == account_id
         await self._transaction.execute(update(tables.replays).where(condition).values(sealed=None))
+
+    async def add_wrapped_key(self, key: WrappedKey) -> bool:
+        return await wrapped.add(self._transaction, key, self._dialect)
+
+    async def replace_wrapped_key(self, old: WrappedKey, new: WrappedKey) -> bool:
+        return await wrapped.replace(self._transaction, old, new)
+
+    async def sealed_keys(self) -> list[SealedKey]:
+        return await wrapped.sealed_keys(self._transaction)
+
+    async def save_sealed_keys(self, keys: list[SealedKey]) -> None:
+        await wrapped.save_sealed_keys(self._transaction, keys)
+
+    async def forget_derived(self) -> None:
+        await wrapped.forget_derived(self._transaction)
 
     async def require_lease(self, lease: Lease) -> None:
         stored = select(tables.leases.c.fence).where(tables.leases.c.name == lease.name).with_for_update()

@@ -21,6 +21,7 @@ from tests.api.callers import GRANT, Api, basic
 from tests.api.conftest import administrator, first_account
 from tests.api.doors import HttpDoor, Refused, opened, refused, told
 from tests.installation import Account, Installation
+from tests.roots import opened_vault
 
 CAUSES = {
     "unknown id": "unknown client_id",
@@ -63,7 +64,7 @@ def denied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Denied]:
         accounts = {"expired": expired, **{name: used(root) for name in ("suspended", "deleted", "active")}}
         root.suspend(accounts["suspended"].id)
         root.delete(accounts["deleted"].id)
-        vault = Vault(service.settings.key_encryption_key_path.read_text())
+        vault = service.run(opened_vault(service.settings))
         yield Denied(service, authorizations(accounts), vault)
 
 

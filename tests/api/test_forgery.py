@@ -17,12 +17,12 @@ from joserfc.jwk import RSAKey
 from artstore_grpc.key_policy import active
 from artstore_grpc.model import SCOPES
 from artstore_grpc.store.sql import SqlStore
-from artstore_grpc.vault import Vault
 from tests.api.callers import Api
 from tests.api.conftest import first_account
 from tests.api.doors import refused
 from tests.api.forgery import foreign_key, parts, resigned, segment, unpadded
 from tests.installation import Installation
+from tests.roots import opened_vault
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def real_key(service: Installation) -> RSAKey:
         await store.close()
         return key.sealed, key.kid
 
-    vault = Vault(service.settings.key_encryption_key_path.read_text())
+    vault = service.run(opened_vault(service.settings))
     value, kid = service.run(sealed())
     key = jwk.import_key(json.loads(vault.open(value, "signing key", kid)))
     assert isinstance(key, RSAKey)

@@ -13,7 +13,7 @@ from rich.console import Console
 from artstore_grpc import ledger
 from artstore_grpc.store.schema import upgrade
 from artstore_grpc.store.sql import SqlStore
-from artstore_grpc.vault import Vault, new_key
+from artstore_grpc.vault import new_key
 from benchmarks import growth, load, report
 from benchmarks.load import percentile
 from benchmarks.measure import MIN_P999_SAMPLES, Effort, Result, measured
@@ -21,7 +21,7 @@ from benchmarks.operations import MAKERS
 from benchmarks.plan import ROWS, Row
 from benchmarks.report import Check
 from benchmarks.rig import GATEWAYS, VARIANTS, rig
-from benchmarks.seed import Plan, seed
+from benchmarks.seed import Plan, opened_vault, seed
 
 
 def result(name: str, *cpu: float, floor: str = "", errors: int = 0, samples: int = 100) -> Result:
@@ -172,6 +172,7 @@ async def test_what_is_seeded_is_true(tmp_path: Path, cold_cost: int) -> None:
     """The chain verifies, the accounts are there, and those that are called can prove themselves."""
     url, key = f"sqlite:///{tmp_path / 'seeded.db'}", new_key()
     await upgrade(url)
+    vault = await opened_vault(url, key)
     called = await seed(url, key, Plan(10, 5, ledger_rows=25, cold_cost=cold_cost))
     store = SqlStore(url)
     try:
@@ -183,7 +184,7 @@ async def test_what_is_seeded_is_true(tmp_path: Path, cold_cost: int) -> None:
             account = await store.account(each.id)
             assert account is not None
             (secret,) = account.secrets
-            earned = Vault(key).secret_tag(each.client_id, secret.id, each.secret)
+            earned = vault.secret_tag(each.client_id, secret.id, each.secret)
             assert secret.tag == (None if cold_cost else earned)
     finally:
         await store.close()

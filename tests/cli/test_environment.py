@@ -48,6 +48,8 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("DRAIN_DELAY", "2.5", timedelta(seconds=2.5)),
     ("DRAIN_GRACE", "300", timedelta(minutes=5)),
     ("KEY_ENCRYPTION_KEY", KEY, KEY),
+    ("KEY_ENCRYPTION_KMS", "unix:///run/kms.sock", "unix:///run/kms.sock"),
+    ("KEY_ENCRYPTION_KMS", f"unix:///{'k' * 106}", f"unix:///{'k' * 106}"),
     ("TOKEN_LIFETIME", "60", timedelta(minutes=1)),
     ("SIGNING_ALGORITHM", "ES256", "ES256"),
     ("SIGNING_ALGORITHM", "eddsa", "EdDSA"),
@@ -101,6 +103,11 @@ REFUSED = [
     ("DRAIN_DELAY", "1e3"),
     ("DRAIN_DELAY", "301"),
     ("DRAIN_GRACE", "inf"),
+    ("KEY_ENCRYPTION_KMS", "/run/kms.sock"),
+    ("KEY_ENCRYPTION_KMS", "unix:kms.sock"),
+    ("KEY_ENCRYPTION_KMS", "unix:///"),
+    ("KEY_ENCRYPTION_KMS", f"unix:///{'k' * 107}"),
+    ("KEY_ENCRYPTION_KMS", "https://kms.example"),
     ("TOKEN_LIFETIME", "59"),
     ("TOKEN_LIFETIME", "9" * 40),
     ("SIGNING_ALGORITHM", "HS256"),
@@ -162,8 +169,19 @@ def test_a_database_needs_an_issuer_and_a_key(url: str) -> None:
     environ["ARTSTORE_ISSUER"] = "https://identity.example"
     with pytest.raises(InvalidSettings, match="ARTSTORE_KEY_ENCRYPTION_KEY"):
         environment.settings(environ)
+    assert environment.settings(environ | {"ARTSTORE_KEY_ENCRYPTION_KMS": "unix:///run/kms.sock"}).store_url == url
     environ["ARTSTORE_KEY_ENCRYPTION_KEY"] = KEY
     assert environment.settings(environ).store_url == url
+
+
+@pytest.mark.parametrize("url", ["", "postgresql://u:p@db/identity"])
+def test_one_key_encryption_key(url: str) -> None:
+    """A key and a key service contradict each other, on the embedded default too."""
+    given = {"DATABASE_URL": url, "KEY_ENCRYPTION_KEY": KEY, "KEY_ENCRYPTION_KMS": "unix:///run/kms.sock"}
+    with pytest.raises(InvalidSettings, match=r"ARTSTORE_KEY_ENCRYPTION_KEY and ARTSTORE_KEY_ENCRYPTION_KMS"):
+        environment.settings(
+            {f"ARTSTORE_{name}": text for name, text in given.items()} | {"ARTSTORE_ISSUER": "https://x.example"}
+        )
 
 
 def test_secret_from_a_file(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from artstore_grpc import app
 from artstore_grpc.telemetry.logs import configured
 from artstore_grpc.vault import Vault, new_key
 from tests.installation import Account, Installation
+from tests.roots import opened_root
 from tests.servers import Postgres
 
 GRANT = "client_credentials"
@@ -171,9 +172,11 @@ def use_everything(plot: Plot) -> None:
     )
 
 
-def plant_stored(plot: Plot, secrets: list[tuple[str, bytes]], keys: list[tuple[str, bytes]], key: str) -> None:
-    """What the database holds of secrets and keys: hashes, tags and the parts of private keys."""
-    vault = Vault(key)
+def plant_stored(plot: Plot, secrets: list[tuple[str, bytes]], keys: list[tuple[str, bytes]]) -> None:
+    """What the database holds of secrets and keys: hashes, tags, the root key and the parts of private keys."""
+    root = asyncio.run(opened_root(plot.service.settings))
+    plot.plant("root key", root)
+    vault = Vault(root)
     for hashed, tag in secrets:
         plot.plant("hash", hashed)
         if tag:
@@ -203,12 +206,12 @@ def test_embedded(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
             secrets, keys = database.execute(SECRETS).fetchall(), database.execute(KEYS).fetchall()
             ledger = "\n".join(row[0] for row in database.execute(DETAILS))
             assert any(tag for _, tag in secrets)
-            plant_stored(plot, secrets, keys, key)
+            plant_stored(plot, secrets, keys)
             database.executescript(
                 "CREATE TRIGGER refuse BEFORE INSERT ON secrets BEGIN SELECT RAISE(ABORT, 'refused'); END;"
             )
         plot.plant("key-encryption key", base64.b64decode(key))
-        kept |= {name: secret for name, secret in plot.secrets.items() if "private" in name}
+        kept |= {name: secret for name, secret in plot.secrets.items() if "private" in name or "root" in name}
         fail_to_create(plot)
         said = plot.said() + "".join(capfd.readouterr()).encode()
     assert b"call failed unexpectedly" in said
@@ -256,7 +259,7 @@ def test_postgresql(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         asyncio.run(fetched(url, "ALTER TABLE secrets DROP CONSTRAINT refuse"))
         asyncio.run(fetched(url, "ALTER TABLE replays ADD CONSTRAINT refuse CHECK (sealed IS NULL) NOT VALID"))
         fail_to_create(plot)
-        plant_stored(plot, asyncio.run(fetched(url, SECRETS)), asyncio.run(fetched(url, KEYS)), key)
+        plant_stored(plot, asyncio.run(fetched(url, SECRETS)), asyncio.run(fetched(url, KEYS)))
         plot.plant("key-encryption key", base64.b64decode(key))
         ledger = "\n".join(row[0] for row in asyncio.run(fetched(url, DETAILS)))
         die_during_calls(plot, server)

@@ -172,6 +172,6 @@ def test_untagged_secrets_cost_the_same(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_denial_ids_are_alike() -> None:
     """A denial id has one length, whatever it seals."""
-    sealing = vault.Vault(vault.new_key())
+    sealing = vault.Vault(vault.new_root())
     ids = {len(sealing.denial_id(cause)) for cause in ("", "a", "é" * 500, "wrong secret")}
     assert ids == {DENIAL_ID_LENGTH}

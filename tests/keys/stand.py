@@ -18,11 +18,12 @@ from artstore_grpc import app, key_policy
 from artstore_grpc.call import Caller
 from artstore_grpc.gateway.app import build
 from artstore_grpc.gateway.server import GatewayServer, bind
+from artstore_grpc.installation import key_encryption
+from artstore_grpc.key_encryption import new_key
 from artstore_grpc.model import Account, KeyState, Role, SigningKey
 from artstore_grpc.settings import Settings
 from artstore_grpc.signing_keys import SigningKeys
 from artstore_grpc.telemetry.logs import configured
-from artstore_grpc.vault import Vault, new_key
 from tests.installation import ANY, Log
 
 ISSUER = "http://issuer.test"
@@ -78,8 +79,8 @@ class Installation:
     async def process(self, **settings: Any) -> AsyncIterator[Process]:
         """A process that has read what it needs, and whose jobs run when the test says so."""
         chosen = self.settings(**settings)
-        vault, log = Vault(chosen.key_encryption_key), configured("error", Log())
-        async with app.parts(chosen, vault, ISSUER, log, self.time, self.time.monotonic) as made:
+        encryption, log = key_encryption(chosen), configured("error", Log())
+        async with app.parts(chosen, encryption, ISSUER, log, self.time, self.time.monotonic) as made:
             await app.load(chosen, made, log)
             yield Process(made, self.time)
 

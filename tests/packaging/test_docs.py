@@ -18,7 +18,7 @@ from artstore_grpc.cli.main import main
 from artstore_grpc.cli.reference import markdown
 from artstore_grpc.errors import OUTCOMES, Internal
 from artstore_grpc.gateway.app import public_routes
-from artstore_grpc.vault import Vault
+from artstore_grpc.key_encryption import LocalKey
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
@@ -187,7 +187,7 @@ def test_secrets_are_settings_that_the_service_takes(tmp_path: Path) -> None:
     given = compose()["services"]["identity"]["environment"]
     there = {name: value.replace("/run/secrets", str(tmp_path / "secrets")) for name, value in given.items()}
     made = settings(there)
-    assert Vault(made.key_encryption_key)
+    assert LocalKey(made.key_encryption_key)
     assert made.database_url.startswith("postgresql://artstore:")
     assert made.redis_url.startswith("redis://:")
 

@@ -94,6 +94,8 @@ def test_another_key_encryption_key_is_refused(tmp_path: Path, installation: Ins
         ({"ARTSTORE_KEY_ENCRYPTION_KEY": ""}, "ARTSTORE_KEY_ENCRYPTION_KEY"),
         ({"ARTSTORE_KEY_ENCRYPTION_KEY": "c2hvcnQ="}, "32 bytes"),
         ({"ARTSTORE_KEY_ENCRYPTION_KEY_FILE": "key"}, "both"),
+        ({"ARTSTORE_KEY_ENCRYPTION_KMS": "unix:///kms.sock"}, "ARTSTORE_KEY_ENCRYPTION_KMS"),
+        ({"ARTSTORE_KEY_ENCRYPTION_KEY": "", "ARTSTORE_KEY_ENCRYPTION_KMS": "kms.sock"}, "unix:///"),
         ({"ARTSTORE_ENVIRONMENT": "prod"}, "ARTSTORE_BCRYPT_COST"),
         ({"ARTSTORE_AUDIENCE": ISSUER}, "ARTSTORE_AUDIENCE"),
         ({"ARTSTORE_DRAIN_GRACE": "soon"}, "ARTSTORE_DRAIN_GRACE"),

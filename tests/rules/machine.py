@@ -26,7 +26,7 @@ from artstore_grpc.model import Account as Stored
 from artstore_grpc.model import AccountQuery, Role
 from artstore_grpc.replays import Answer, Retry
 from artstore_grpc.store.sql import SqlStore
-from artstore_grpc.vault import Vault, new_key
+from artstore_grpc.vault import Vault, new_root
 from tests.rules import house, model
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class AccountsMachine(RuleBasedStateMachine):
         self.model = model.Model()
         self.verified = ledger.GENESIS
         self.checked: list[str] = []
-        self.vault = Vault(new_key())
+        self.vault = Vault(new_root())
         self.store = SqlStore(self.fresh_url(), pool_size=2)
         self.house = self.open()
         self.other = self.open()

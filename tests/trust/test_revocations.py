@@ -21,7 +21,7 @@ from artstore_grpc.keys import Keyring
 from artstore_grpc.replica import Replica
 from artstore_grpc.revocations import Revocations
 from artstore_grpc.store.sql import SqlStore
-from artstore_grpc.vault import Vault, new_key
+from artstore_grpc.vault import Vault, new_root
 from tests.installation import Account, Installation
 
 URL = "/.well-known/revocations"
@@ -113,7 +113,7 @@ async def test_a_server_that_is_cut_off_signs_no_freshness(store: SqlStore, monk
         raise StoreUnavailable("down")
 
     replica = Replica(store, now, outage_window=timedelta(minutes=5), monotonic=lambda: seconds)
-    keyring = Keyring(store, Vault(new_key()), now, algorithm="ES256", issuer="https://issuer.example")
+    keyring = Keyring(store, Vault(new_root()), now, algorithm="ES256", issuer="https://issuer.example")
     await keyring.load()
     await replica.load()
     listed = Revocations(replica, keyring, now, issuer="https://issuer.example")
