@@ -19,11 +19,11 @@ from artstore_grpc.call import Caller
 from artstore_grpc.gateway.app import build
 from artstore_grpc.gateway.server import GatewayServer, bind
 from artstore_grpc.installation import key_encryption
-from artstore_grpc.key_encryption import new_key
 from artstore_grpc.model import Account, KeyState, Role, SigningKey
 from artstore_grpc.settings import Settings
 from artstore_grpc.signing_keys import SigningKeys
 from artstore_grpc.telemetry.logs import configured
+from artstore_grpc.vault import new_key
 from tests.installation import ANY, Log
 
 ISSUER = "http://issuer.test"
