@@ -16,6 +16,7 @@ from artstore_grpc import installation, jobs
 from artstore_grpc.accounts import Accounts
 from artstore_grpc.attempts import Attempts
 from artstore_grpc.audiences import Audiences
+from artstore_grpc.audit import Audit
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
 from artstore_grpc.doors import Doors, address_of
@@ -26,10 +27,13 @@ from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.gateway.server import bind
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
 from artstore_grpc.keys import Keyring
+from artstore_grpc.notary import INTERVAL as NOTARY_INTERVAL
+from artstore_grpc.notary import Notary
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.replays import Replays
 from artstore_grpc.replica import POLL_INTERVAL, Replica
 from artstore_grpc.rotation import Rotation
+from artstore_grpc.rpc.audit_service import AuditService
 from artstore_grpc.rpc.descriptors import SERVICES
 from artstore_grpc.rpc.health import Health
 from artstore_grpc.rpc.methods import methods
@@ -79,6 +83,7 @@ class Parts:
     store: SqlStore
     vault: Vault
     keyring: Keyring
+    notary: Notary
     replica: Replica
     usage: Usage
     hasher: Hasher
@@ -109,6 +114,7 @@ async def parts(
         stack.callback(hasher.close)
         replica = Replica(store, now, outage_window=settings.outage_window, on_change=changed.set)
         keyring = Keyring(store, vault, now, algorithm=settings.signing_algorithm, issuer=issuer)
+        notary = Notary(store, vault, now, logger, holder=uuid.uuid4().hex)
         usage = Usage(store)
         audiences = Audiences(settings.audience, issuer)
         attempts = Attempts(store=store, replica=replica, hasher=hasher, failures=failures, now=now)
@@ -143,6 +149,7 @@ async def parts(
         servicers: dict[str, object] = {
             "TokenService": TokenService(tokens, keyring, metrics, issuer),
             "ServiceAccountService": ServiceAccountService(accounts, rotation, audiences, now),
+            "AuditService": AuditService(Audit(store, vault, notary)),
         }
         pipeline = Pipeline(
             methods=methods(servicers),
@@ -155,7 +162,9 @@ async def parts(
             max_in_flight=settings.max_in_flight,
         )
         health = Health(tuple(service.full_name for service in SERVICES))
-        made = Parts(store, vault, keyring, replica, usage, hasher, accounts, pipeline, health, metrics, changed)
+        made = Parts(
+            store, vault, keyring, notary, replica, usage, hasher, accounts, pipeline, health, metrics, changed
+        )
         watch(made)
         yield made
 
@@ -256,6 +265,7 @@ async def load(settings: Settings, made: Parts, logger: Logger) -> Loaded:
         try:
             await schema.check(settings.store_url)
             await made.keyring.load()
+            await made.notary.load()
             await made.replica.load()
             return Loaded(await first_administrator(settings, made))
         except StoreUnavailable as down:
@@ -305,6 +315,7 @@ async def background(made: Parts, logger: Logger, now: Callable[[], datetime], s
         jobs.forever("usage", FLUSH_INTERVAL, made.usage.flush, logger),
         jobs.forever("purge", jobs.PURGE_INTERVAL, purge.run, logger),
         jobs.forever("health", timedelta(0), follow, logger),
+        jobs.forever("checkpoint", NOTARY_INTERVAL, made.notary.run, logger),
     )
     stack.push_async_callback(made.usage.flush)
     for task in [asyncio.create_task(each) for each in work]:

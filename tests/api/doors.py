@@ -6,6 +6,7 @@ gateway that runs alone (DESIGN §4). The HTTP routes are written by hand here: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,10 @@ ROUTES = {
     "ActivateServiceAccount": ("POST", ACCOUNTS + "/{id}/activate"),
     "RotateSecret": ("POST", ACCOUNTS + "/{id}/rotate-secret"),
     "RevokeSecret": ("POST", ACCOUNTS + "/{id}/revoke-secret"),
+    "ListAuditEvents": ("GET", "/api/v1/audit-events"),
+    "ListAuditCheckpoints": ("GET", "/api/v1/audit-checkpoints"),
+    "VerifyAuditLog": ("POST", "/api/v1/audit-events/verify"),
+    "ExplainDenial": ("GET", "/api/v1/denials/{denial_id}"),
 }
 RESOURCE_BODIES = ("CreateServiceAccount", "UpdateServiceAccount")
 """Methods whose body is the account itself (AIP-133, AIP-134)."""
@@ -154,7 +159,7 @@ class HttpDoor:
             return self._http.request(verb, path, headers=headers, data=form(request))
         resource = request.service_account if method in RESOURCE_BODIES else request
         document = short_names(json_format.MessageToDict(resource, preserving_proto_field_name=True))
-        path = path.format(id=quote(document.pop("id", "") if "{id}" in path else "", safe=""))
+        path = re.sub(r"{(\w+)}", lambda named: quote(document.pop(named[1], ""), safe=""), path)
         if verb in ("GET", "DELETE"):
             return self._http.request(verb, path, headers=headers, params=parameters(document))
         return self._http.request(verb, path, headers=headers, json=document, params=beside(method, request))

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from artstore.identity.v1 import audit_service_pb2 as audit_pb
 from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as tokens_pb
 
@@ -96,6 +97,12 @@ ROWS: dict[str, Row] = {
     "ActivateServiceAccount": verb("ActivateServiceAccount"),
     "RotateSecret": Row(accounts_pb.RotateSecretRequest(id=NOWHERE), WRITERS, by_secret=ALL),
     "RevokeSecret": verb("RevokeSecret", secret_id="0123456789"),
+    "ListAuditEvents": Row(audit_pb.ListAuditEventsRequest(page_size=1), READERS, admitted=OK),
+    "ListAuditCheckpoints": Row(audit_pb.ListAuditCheckpointsRequest(), READERS, admitted=OK),
+    "VerifyAuditLog": Row(audit_pb.VerifyAuditLogRequest(max_rows=1), READERS, admitted=OK),
+    "ExplainDenial": Row(
+        audit_pb.ExplainDenialRequest(denial_id="none"), READERS, admitted=("INVALID_ARGUMENT", "BAD_DENIAL_ID")
+    ),
 }
 
 
