@@ -39,7 +39,7 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was verified, up to `last`; `more`: the ledger goes on there; `broken`: what was found wrong, if anything."""
+    """What was verified, up to `last`; `more`: the ledger goes on there; `broken`: what was found wrong."""
 
     rows: int
     checkpoints: int
@@ -101,17 +101,15 @@ class Audit:
             raise invalid("denial_id", "is not one of this installation's", reason="BAD_DENIAL_ID") from None
 
     async def verify(self, stretch: Stretch) -> Verified:
-        """Verifies a stretch. Raises Overloaded while others are at it, FailedPrecondition for a published head whose row
-        was archived."""
+        """Verifies a stretch. Raises Overloaded while others are at it, FailedPrecondition for a published head that is
+        among archived rows."""
         if self._running >= MAX_VERIFICATIONS:
             raise Overloaded(reason="TOO_MANY_VERIFICATIONS", retry_after=RETRY_AFTER)
         self._running += 1
         try:
             return await Run(self._store, self._notary, stretch).verified()
         except HeadArchived:
-            raise FailedPrecondition(
-                "The head's row was archived; verify the archive.", reason="HEAD_ARCHIVED"
-            ) from None
+            raise FailedPrecondition("The head was archived; verify the archive.", reason="HEAD_ARCHIVED") from None
         finally:
             self._running -= 1
 

@@ -1,4 +1,4 @@
-"""Checkpoints: heads of the ledger, signed by a long-lived key of its own; how one is signed and held against its claims.
+"""Checkpoints: heads of the ledger, signed by a long-lived key of its own; how one is signed, and how it is checked.
 
 A checkpoint is a compact JWS (RFC 7515) over its number, the row it vouches for (sequence and hash), its time and the
 digest of the checkpoint before: the checkpoints are a chain too. The record of an archive is signed by the same key

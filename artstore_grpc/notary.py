@@ -1,4 +1,4 @@
-"""The notary: keeps the ledger key, and signs the ledger's head every thousand rows, or hourly where something happened.
+"""The notary: keeps the ledger key, and signs the ledger's head every thousand rows, or hourly if something happened.
 
 A key is trusted when the vault opens it for its own `kid`: who can write to the database, but doesn't have the
 key-encryption key, can't add one. What is signed was verified first, from the last checkpoint on; a ledger that doesn't
@@ -52,8 +52,10 @@ class Notary:
         self._told = ""
 
     async def load(self) -> None:
-        """Makes the ledger key where there is none: of replicas that start at once one makes it, the others wait. Raises
-        StoreUnavailable, and WrongKey for another key-encryption key."""
+        """Makes the ledger key where there is none: of replicas that start at once one makes it, the others wait.
+
+        Raises StoreUnavailable, and WrongKey for another key-encryption key.
+        """
         deadline = asyncio.get_running_loop().time() + FIRST_KEY_PATIENCE.total_seconds()
         while not (stored := await self._store.ledger_keys()):
             if not await self._make_key():

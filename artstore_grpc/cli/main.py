@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from artstore_grpc.cli import secrets  # noqa: F401  # adds its commands to `accounts`
+from artstore_grpc.cli import archive, secrets  # noqa: F401  # add their commands to `audit` and `accounts`
 from artstore_grpc.cli.accounts import accounts
+from artstore_grpc.cli.audit import audit
 from artstore_grpc.cli.database import bootstrap, db
 from artstore_grpc.cli.environment import DEFAULT_TARGET
 from artstore_grpc.cli.exits import MEANINGS
@@ -39,7 +40,7 @@ def main(traceback: bool) -> None:
     """The ArtStore identity service: run it, and manage its accounts."""
 
 
-for command in (serve, gateway, db, bootstrap, accounts, token, health):
+for command in (serve, gateway, db, bootstrap, accounts, audit, token, health):
     main.add_command(command)
 
 

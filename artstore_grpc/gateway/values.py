@@ -1,7 +1,8 @@
 """Single values: JSON strings, numbers and query parameters ⇄ the fields of messages.
 
-Enumerations are short lower-case names (`ROLE_ADMIN` is `admin`), times, durations and bytes are as proto3 JSON has them
-(RFC 3339, `3600s`, base64), field masks are snake_case. Nothing else is taken for any of them; a Fault says what would be.
+Enumerations are short lower-case names (`ROLE_ADMIN` is `admin`), times, durations and bytes are as proto3 JSON has
+them (RFC 3339, `3600s`, base64), field masks are snake_case. Nothing else is taken for any of them; a Fault says what
+would be.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterable
 from datetime import timedelta
 
-from artstore.identity.accounts import AccountMethods
+from artstore.identity.audit import AuditMethods
 from artstore.identity.connection import DEFAULT_TIMEOUT
 
 
-class Client(AccountMethods):
+class Client(AuditMethods):
     """A connection to the service, as one account. Every method of the API is a method here; each raises IdentityError.
 
     async with Client("127.0.0.1:50051", client_id=…, client_secret=…) as client:
