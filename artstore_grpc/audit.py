@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 
-from artstore_grpc import filters, pages
-from artstore_grpc.checkpoints import Archive
+from artstore_grpc import checkpoints, filters, pages
+from artstore_grpc.checkpoints import Archive, Keys
 from artstore_grpc.errors import FailedPrecondition, Overloaded, invalid
 from artstore_grpc.ledger import GENESIS, HASH_BYTES, Head, LedgerBroken
 from artstore_grpc.model import Checkpoint, EventKind, LedgerQuery, LedgerRow
@@ -130,6 +130,8 @@ class Run:
         broken, more = None, False
         self._verification = Verification(keys, start=start, before=before)
         try:
+            if before is not None:
+                await self._check(before, keys)
             self._verification = Verification(keys, start=start, before=before, published=self._stretch.published)
             self._verification.archive = await self._archive()
             more = await self._walk()
@@ -137,6 +139,11 @@ class Run:
             broken = finding(error)
         done = self._verification
         return Verified(done.verified_rows, done.verified_checkpoints, done.head, more, broken)
+
+    async def _check(self, before: Checkpoint, keys: Keys) -> None:
+        """The checkpoint that the stretch goes on from: one that was moved to an earlier row would hide there."""
+        previous = await self._store.checkpoints(before.number - 2, 1)
+        checkpoints.check(before, previous[0] if before.number > 1 and previous else None, keys)
 
     async def _walk(self) -> bool:
         """Goes through the stretch; whether the ledger goes on after it."""

@@ -48,7 +48,13 @@ class HeadType(click.ParamType):  # type: ignore[type-arg]  # generic for the ty
 @timeout_option
 @click.pass_context
 def verify(
-    context: click.Context, file: Path | None, head: Head | None, ledger_key: str, as_json: bool, **service: Any
+    context: click.Context,
+    /,
+    file: Path | None,
+    head: Head | None,
+    ledger_key: str,
+    as_json: bool,
+    **service: Any,
 ) -> None:
     """Verify the ledger of a running service; with FILE an export or an archive, by nothing but the file.
 
