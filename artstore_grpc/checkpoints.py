@@ -71,7 +71,7 @@ def public_key(jwk: Mapping[str, Any]) -> OKPKey:
         named = key.thumbprint() == jwk["kid"]
     except (JoseError, ValueError, KeyError, TypeError):
         raise NotSigned("no Ed25519 key") from None
-    if key.as_dict(private=False).get("crv") != CURVE or not named:
+    if (jwk.get("kty"), jwk.get("crv")) != ("OKP", CURVE) or not named:
         raise NotSigned("no Ed25519 key under its own thumbprint")
     return key
 
