@@ -158,7 +158,7 @@ class HttpDoor:
             headers["content-type"] = "application/x-www-form-urlencoded"  # without a parameter httpx sends none
             return self._http.request(verb, path, headers=headers, data=form(request))
         resource = request.service_account if method in RESOURCE_BODIES else request
-        document = short_names(json_format.MessageToDict(resource, preserving_proto_field_name=True))
+        document = numbers(resource, short_names(json_format.MessageToDict(resource, preserving_proto_field_name=True)))
         path = re.sub(r"{(\w+)}", lambda named: quote(document.pop(named[1], ""), safe=""), path)
         if verb in ("GET", "DELETE"):
             return self._http.request(verb, path, headers=headers, params=parameters(document))
@@ -184,6 +184,12 @@ def form(request: Message) -> dict[str, Any]:
 
 def parameters(document: dict[str, Any]) -> dict[str, str]:
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in document.items()}
+
+
+def numbers(message: Message, document: dict[str, Any]) -> dict[str, Any]:
+    """64-bit integers as REST has them: numbers, where proto3 JSON has strings."""
+    large = {field.name for field in message.DESCRIPTOR.fields if field.cpp_type == field.CPPTYPE_INT64}
+    return {name: int(value) if name in large else value for name, value in document.items()}
 
 
 def short_names(document: Any) -> Any:
