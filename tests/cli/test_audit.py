@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -126,12 +125,12 @@ ROWS = KEPT_ROWS + 4000
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path) -> Iterator[Path]:
+def data_dir(tmp_path: Path) -> Path:
     """An embedded installation whose ledger has 14,000 rows and a checkpoint every 1,000."""
     folder = tmp_path / "var"
     folder.mkdir()
     asyncio.run(fill(folder))
-    yield folder
+    return folder
 
 
 def store_of(folder: Path) -> SqlStore:
