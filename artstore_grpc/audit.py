@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from artstore_grpc import checkpoints, filters, pages
-from artstore_grpc.checkpoints import Archive, Keys
+from artstore_grpc.checkpoints import Archive, CheckpointBroken, Keys
 from artstore_grpc.errors import FailedPrecondition, Overloaded, invalid
 from artstore_grpc.ledger import GENESIS, HASH_BYTES, Head, LedgerBroken
 from artstore_grpc.model import Checkpoint, EventKind, LedgerQuery, LedgerRow
@@ -126,10 +126,10 @@ class Run:
     async def verified(self) -> Verified:
         """What was found. What is broken is an answer, not an error."""
         keys, start = await self._notary.keys(), self._stretch.start
-        before = await self._store.last_checkpoint(start[0])
         broken, more = None, False
-        self._verification = Verification(keys, start=start, before=before)
+        self._verification = Verification(keys, start=start)
         try:
+            before = await self._store.last_checkpoint(start[0])
             if before is not None:
                 await self._check(before, keys)
             self._verification = Verification(keys, start=start, before=before, published=self._stretch.published)
@@ -137,6 +137,8 @@ class Run:
             more = await self._walk()
         except Broken as error:
             broken = finding(error)
+        except (ValueError, TypeError):
+            broken = finding(await self._unreadable())
         done = self._verification
         return Verified(done.verified_rows, done.verified_checkpoints, done.head, more, broken)
 
@@ -198,6 +200,16 @@ class Run:
             if limit == 1:
                 raise LedgerBroken(after + 1, "can't be read") from None
             return await self._rows(max(1, limit // 2))
+
+    async def _unreadable(self) -> CheckpointBroken:
+        """The checkpoint that can't be read (SQLite stores anything), looked for one by one."""
+        number = 0
+        try:
+            while await self._store.checkpoints(number, 1):
+                number += 1
+        except (ValueError, TypeError):
+            return CheckpointBroken(number + 1, "can't be read")
+        return CheckpointBroken(0, "can't be read, nor be told which it is")
 
     async def _archive(self) -> Archive | None:
         row = await self._store.last_ledger_row(EventKind.LEDGER_ARCHIVED)

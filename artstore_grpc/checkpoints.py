@@ -86,12 +86,11 @@ def check(checkpoint: Checkpoint, before: Checkpoint | None, keys: Keys) -> None
     """Raises CheckpointBroken unless it says what was signed by a trusted key, and follows the one before."""
     try:
         claims = opened(checkpoint.signature, CHECKPOINT_TYPE, keys)
-        kid = jws.extract_compact(checkpoint.signature.encode()).headers()["kid"]
+        kid = jws.extract_compact(str(checkpoint.signature).encode()).headers()["kid"]
     except NotSigned as error:
         raise CheckpointBroken(checkpoint.number, f"is {error}") from None
-    previous = claims.pop("previous", None)
-    own = _claims(checkpoint.number, (checkpoint.sequence, checkpoint.hash), checkpoint.time, "")
-    if claims | {"previous": ""} != own or checkpoint.kid != kid:
+    previous = claims.get("previous")
+    if claims != _own(checkpoint, previous) or checkpoint.kid != kid:
         raise CheckpointBroken(checkpoint.number, "was altered: it is not what was signed")
     expected = before.number + 1 if before else 1
     if checkpoint.number > expected:
@@ -102,7 +101,7 @@ def check(checkpoint: Checkpoint, before: Checkpoint | None, keys: Keys) -> None
 
 def digest(checkpoint: Checkpoint | None) -> str:
     """What the next checkpoint, and the ledger, say of this one: SHA-256 of its JWS in base64url; empty for none."""
-    return encoded(hashlib.sha256(checkpoint.signature.encode()).digest()) if checkpoint else ""
+    return encoded(hashlib.sha256(str(checkpoint.signature).encode()).digest()) if checkpoint else ""
 
 
 def archive_record(key: OKPKey, archive: Archive) -> str:
@@ -119,7 +118,12 @@ def archive_record(key: OKPKey, archive: Archive) -> str:
 def archive_of(record: str, keys: Keys) -> Archive:
     """An archive from its signed record. Raises NotSigned."""
     claims = opened(record, ARCHIVE_TYPE, keys)
-    return Archive(claims["checkpoint"], claims["sequence"], decoded(claims["hash"]), claims["file"])
+    try:
+        return Archive(
+            int(claims["checkpoint"]), int(claims["sequence"]), decoded(str(claims["hash"])), str(claims["file"])
+        )
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise NotSigned("no record of an archive") from None
 
 
 def signed(key: OKPKey, typ: str, claims: Mapping[str, Any]) -> str:
@@ -132,7 +136,7 @@ def signed(key: OKPKey, typ: str, claims: Mapping[str, Any]) -> str:
 def opened(token: str, typ: str, keys: Keys) -> dict[str, Any]:
     """The claims of a JWS of this type by a trusted key. Raises NotSigned."""
     try:
-        raw = token.encode("ascii")
+        raw = str(token).encode("ascii")
         header = jws.extract_compact(raw).headers() if len(raw) <= MAX_LENGTH else {}
         if header.get("typ") != typ or header.get("alg") != ALGORITHM or "crit" in header:
             raise NotSigned("no signature of this kind")
@@ -154,6 +158,14 @@ def encoded(value: bytes) -> str:
 
 def decoded(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _own(checkpoint: Checkpoint, previous: Any) -> dict[str, Any] | None:
+    """What a checkpoint should have signed; None for one that was given values of other types, as SQLite allows."""
+    try:
+        return _claims(checkpoint.number, (checkpoint.sequence, checkpoint.hash), checkpoint.time, previous)
+    except (TypeError, ValueError, AttributeError):
+        return None
 
 
 def _claims(number: int, head: Head, time: datetime, previous: str) -> dict[str, Any]:

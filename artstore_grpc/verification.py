@@ -125,7 +125,7 @@ class Verification:
         """A row says that a checkpoint was signed: it is the last one seen."""
         try:
             number, digest = int(row.parsed()["number"]), str(row.parsed()["digest"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise LedgerBroken(row.sequence, "says nothing readable of the checkpoint it records") from None
         last = self._last.number if self._last else 0
         if number > last:

@@ -81,6 +81,13 @@ async def test_values_of_another_type(sqlite_url: str, monkeypatch: pytest.Monke
             assert (await kept.found())[0] == 7, (column, other)
         await kept.execute(text(f"UPDATE ledger SET {column} = :v WHERE sequence = 7").bindparams(v=before[0]))
     assert await kept.is_intact()
+    for column in ("time", "hash", "signature", "kid"):
+        (before,) = await kept.store._database.rows(text(f"SELECT {column} FROM checkpoints WHERE number = 2"))
+        for other in (b"\xff\xfe", "nonsense", 5):
+            await kept.execute(text(f"UPDATE checkpoints SET {column} = :v WHERE number = 2").bindparams(v=other))
+            assert (await kept.found())[1] == 2, (column, other)
+        await kept.execute(text(f"UPDATE checkpoints SET {column} = :v WHERE number = 2").bindparams(v=before[0]))
+    assert await kept.is_intact()
     await kept.store.close()
 
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from artstore_grpc import exports
+from artstore_grpc.cli.exits import Exit, Failure
 from artstore_grpc.cli.output import echo_json, echo_table, time_text
 from artstore_grpc.cli.session import as_client, json_option
 from artstore_grpc.model import Checkpoint, EventKind, LedgerRow
@@ -126,7 +127,8 @@ async def write_export(client: Client, stream: BinaryIO, moved: Moved) -> int:
     async for event in events(client, ""):
         if not writer.write(row_of(event)):
             break
-        moved(event.sequence, signed[-1].sequence if signed else 0)
+        if writer.rows % PAGE == 0:
+            moved(event.sequence, signed[-1].sequence if signed else 0)
     writer.end()
     return writer.rows
 
@@ -146,7 +148,10 @@ async def checkpoints(client: Client) -> tuple[list[Checkpoint], list[dict[str, 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
     """A file that takes its name, in place of what had it, once it is whole and on disk; or not at all."""
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise Failure(Exit.INVALID, "FILE_UNUSABLE", f"{path} can't be written: {error.strerror}.") from error
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream

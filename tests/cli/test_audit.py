@@ -75,6 +75,7 @@ def test_export_replaces_a_file_only_when_it_is_whole(cli: Cli, exported: Path) 
     cli("audit", "export", str(exported), code=8, ARTSTORE_TARGET="127.0.0.1:1")
     assert exported.read_bytes() == before
     assert [each.name for each in exported.parent.iterdir()] == [exported.name]
+    cli("audit", "export", str(exported / "below a file"), code=10)
 
 
 def test_verify_the_service(cli: Cli, made: Account) -> None:
