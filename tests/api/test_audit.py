@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from artstore.identity.v1 import audit_service_pb2 as pb
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from artstore_grpc import ledger, notary
 from artstore_grpc.checkpoints import public_key
-from artstore_grpc.model import LedgerRow
+from artstore_grpc.cli.audit import row_of
 from tests.api.callers import Api
 from tests.api.conftest import administrator
 from tests.api.doors import Refused, opened, refused
@@ -33,23 +31,6 @@ def listed(api: Api, **fields: Any) -> pb.ListAuditEventsResponse:
 def verified(api: Api, **fields: Any) -> pb.VerifyAuditLogResponse:
     response: pb.VerifyAuditLogResponse = call(api, "VerifyAuditLog", pb.VerifyAuditLogRequest(**fields))
     return response
-
-
-def moment(time: Timestamp) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
-
-
-def row_of(event: pb.AuditEvent) -> LedgerRow:
-    return LedgerRow(
-        event.sequence,
-        moment(event.time),
-        event.actor,
-        event.kind,
-        event.subject,
-        event.detail,
-        event.previous_hash,
-        event.hash,
-    )
 
 
 def test_rows_verify_as_they_are_listed(admin: Api) -> None:
