@@ -18,6 +18,7 @@ from artstore_grpc import installation, jobs, root_key
 from artstore_grpc.accounts import Accounts
 from artstore_grpc.attempts import Attempts
 from artstore_grpc.audiences import Audiences
+from artstore_grpc.audit import Audit
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
 from artstore_grpc.doors import Doors, address_of
@@ -31,11 +32,14 @@ from artstore_grpc.installation import Administrator, AlreadyBootstrapped
 from artstore_grpc.key_encryption import KeyEncryption
 from artstore_grpc.key_policy import KeyPolicy
 from artstore_grpc.keys import Keyring
+from artstore_grpc.notary import INTERVAL as NOTARY_INTERVAL
+from artstore_grpc.notary import Notary
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.replays import Replays
 from artstore_grpc.replica import Replica, nothing
 from artstore_grpc.revocations import Revocations
 from artstore_grpc.rotation import Rotation
+from artstore_grpc.rpc.audit_service import AuditService
 from artstore_grpc.rpc.descriptors import SERVICES
 from artstore_grpc.rpc.health import Health
 from artstore_grpc.rpc.key_service import KeyService
@@ -91,6 +95,7 @@ class Parts:
     encryption: KeyEncryption
     vault: Vault
     keyring: Keyring
+    notary: Notary
     replica: Replica
     announcements: RedisAnnouncements | None
     watches: Watches
@@ -149,6 +154,7 @@ async def parts(
             announce=announcements.announce if announcements else nothing,
         )
         signing_keys = SigningKeys(store=store, keyring=keyring, replica=replica, vault=vault, policy=keys, now=now)
+        notary = Notary(store, vault, now, logger, holder=uuid.uuid4().hex)
         usage = Usage(store)
         audiences = Audiences(settings.audience, issuer)
         attempts = Attempts(store=store, replica=replica, hasher=hasher, failures=failures, now=now)
@@ -187,6 +193,7 @@ async def parts(
             "TokenService": TokenService(tokens, keyring, signing_keys, watches, revocations, metrics, issuer),
             "ServiceAccountService": ServiceAccountService(accounts, rotation, audiences, now),
             "KeyService": KeyService(signing_keys),
+            "AuditService": AuditService(Audit(store, vault, notary)),
         }
         pipeline = Pipeline(
             methods=methods(servicers),
@@ -215,6 +222,7 @@ async def parts(
             metrics=metrics,
             changed=changed,
             signing_keys=signing_keys,
+            notary=notary,
         )
         watch(made)
         yield made
@@ -335,6 +343,7 @@ async def load(settings: Settings, made: Parts, logger: Logger) -> Loaded:
             if made.vault.locked:
                 logger.info("root key opened", key=await unlock(made))
             await made.keyring.load()
+            await made.notary.load()
             await made.replica.load()
             await made.signing_keys.raise_token_lifetime()
             return Loaded(await first_administrator(settings, made))
@@ -408,6 +417,7 @@ async def background(
         jobs.forever("keys", TICK_INTERVAL, made.signing_keys.tick, logger),
         jobs.forever("health", timedelta(0), follow, logger),
         jobs.forever("listen", LISTEN_RETRY, listen, logger),
+        jobs.forever("checkpoint", NOTARY_INTERVAL, made.notary.run, logger),
     ]
     if made.announcements is not None:
         hear = partial(made.announcements.listen, made.replica.wake)

@@ -328,11 +328,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One term of a filter: `field` is role, state, name or secret_expire_time; `operator` one of = != : < <= > >=."""
+    """One term of a filter: `field` as the list's grammar knows it (filters.py); `operator` one of = != : < <= > >=."""
 
     field: str
     operator: str
-    value: str | datetime
+    value: str | datetime | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +343,15 @@ class AccountQuery:
     comparisons: tuple[Comparison, ...] = ()
     show_deleted: bool = False
     after: tuple[datetime, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerQuery:
+    """A page of ledger rows in the order of their sequence: those after `after`."""
+
+    limit: int
+    comparisons: tuple[Comparison, ...] = ()
+    after: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ MAX_TOKEN_LENGTH = 500
 T = TypeVar("T")
 
 
-def size(asked: int) -> int:
+def size(asked: int, default: int = DEFAULT_SIZE) -> int:
     """How many to list: 0 is the default, too many the maximum (AIP-158)."""
     if asked < 0:
         raise invalid("page_size", "must not be negative")
-    return min(asked, MAX_SIZE) or DEFAULT_SIZE
+    return min(asked, MAX_SIZE) or default
 
 
 def fitting(found: list[T], weight: Callable[[T], int]) -> list[T]:

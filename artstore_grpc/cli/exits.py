@@ -24,6 +24,7 @@ class Exit(IntEnum):
     UNAVAILABLE = 8
     RATE_LIMITED = 9
     INVALID = 10
+    BROKEN = 11
 
 
 MEANINGS: dict[Exit, str] = {
@@ -38,6 +39,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.UNAVAILABLE: "unreachable, unhealthy or too slow; a dependency is down, or an address to listen on is taken",
     Exit.RATE_LIMITED: "too many requests; try again later",
     Exit.INVALID: "a setting is wrong, or an argument that the service refused",
+    Exit.BROKEN: "the ledger, or a file of it, is broken",
 }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import click
 
 from artstore_grpc.cli import (
+    archive,  # noqa: F401  # adds its command to `audit`
     rekey,  # noqa: F401  # adds its commands to `keys`
     secrets,  # noqa: F401  # adds its commands to `accounts`
 )
 from artstore_grpc.cli.accounts import accounts
+from artstore_grpc.cli.audit import audit
 from artstore_grpc.cli.database import bootstrap, db
 from artstore_grpc.cli.environment import DEFAULT_TARGET
 from artstore_grpc.cli.exits import MEANINGS
@@ -43,7 +45,7 @@ def main(traceback: bool) -> None:
     """The ArtStore identity service: run it, and manage its accounts and keys."""
 
 
-for command in (serve, gateway, db, bootstrap, accounts, keys, token, health):
+for command in (serve, gateway, db, bootstrap, accounts, keys, audit, token, health):
     main.add_command(command)
 
 

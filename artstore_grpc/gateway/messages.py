@@ -7,6 +7,7 @@ enumerations, and stops at the first fault.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
@@ -46,6 +47,8 @@ def printer(field: FieldDescriptor) -> Callable[[Any], Any]:
     if field.message_type is not None:
         known = field.message_type.full_name in (TIMESTAMP, DURATION)
         return (lambda value: value.ToJsonString()) if known else to_json
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return lambda value: base64.b64encode(value).decode()
     return lambda value: value
 
 

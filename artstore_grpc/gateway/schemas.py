@@ -153,6 +153,8 @@ class Schemas:
             return self.enumeration(field.enum_type)
         if field.cpp_type in INTEGERS:
             return {"type": "integer", "format": "int32" if INTEGERS[field.cpp_type][1] < 2**32 else "int64"}
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            return {**STRING, "contentEncoding": "base64"}
         return {"type": "boolean"} if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL else STRING
 
     def enumeration(self, enum: EnumDescriptor) -> Schema:

@@ -1,11 +1,14 @@
 """Single values: JSON strings, numbers and query parameters ⇄ the fields of messages.
 
-Enumerations are short lower-case names (`ROLE_ADMIN` is `admin`), times and durations are as proto3 JSON has them (RFC
-3339, `3600s`), field masks are snake_case. Nothing else is taken for any of them; a Fault says what would be.
+Enumerations are short lower-case names (`ROLE_ADMIN` is `admin`), times, durations and bytes are as proto3 JSON has
+them (RFC 3339, `3600s`, base64), field masks are snake_case. Nothing else is taken for any of them; a Fault says what
+would be.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Callable
 from typing import Any
@@ -71,7 +74,7 @@ def from_text(field: FieldDescriptor, text: str) -> Any:
         if text not in ("true", "false"):
             raise Fault("must be true or false")
         return text == "true"
-    return plain(text)
+    return octets(text) if field.type == FieldDescriptor.TYPE_BYTES else plain(text)
 
 
 def bounded(field: FieldDescriptor, value: int) -> int:
@@ -86,6 +89,14 @@ def enumerated(enum: EnumDescriptor, text: str) -> int:
     if text not in names:
         raise Fault(f"must be one of {', '.join(names)}")
     return names[text]
+
+
+def octets(text: str) -> bytes:
+    """Bytes from base64 (RFC 4648 §4), as every answer has them."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Fault("must be base64") from None
 
 
 def plain(text: str) -> str:

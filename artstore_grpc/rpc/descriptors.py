@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from artstore.identity.v1 import key_service_pb2, service_account_service_pb2, token_service_pb2
+from artstore.identity.v1 import audit_service_pb2, key_service_pb2, service_account_service_pb2, token_service_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service
-    for module in (token_service_pb2, service_account_service_pb2, key_service_pb2)
+    for module in (token_service_pb2, service_account_service_pb2, key_service_pb2, audit_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 """In the order reflection lists them."""

@@ -19,8 +19,11 @@ from artstore_grpc.model import (
     Account,
     AccountQuery,
     AccountTrust,
+    Checkpoint,
     Event,
     Lease,
+    LedgerKey,
+    LedgerQuery,
     LedgerRow,
     Replay,
     Revocation,
@@ -102,6 +105,15 @@ class Unit(Protocol):
     async def require_lease(self, lease: Lease) -> None:
         """Raises LeaseLost unless the lease's fence is still the stored one; locks it until the end of the unit."""
 
+    async def ledger_keys(self) -> list[LedgerKey]:
+        """Every ledger key, the oldest first."""
+
+    async def add_ledger_key(self, key: LedgerKey) -> None:
+        """Inserts a ledger key."""
+
+    async def add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Inserts a checkpoint. Raises Conflict("pk_checkpoints") when there is one of this number."""
+
     def record(self, event: Event) -> None:
         """Has the event written to the ledger with this unit's commit."""
 
@@ -156,6 +168,28 @@ class Store(Protocol):
 
     async def ledger(self, after: int, limit: int) -> list[LedgerRow]:
         """Rows with a sequence greater than `after`, in order."""
+
+    async def ledger_page(self, query: LedgerQuery) -> list[LedgerRow]:
+        """At most `query.limit` rows that match, in order."""
+
+    async def last_ledger_row(self, kind: str) -> LedgerRow | None:
+        """The last row of a kind."""
+
+    async def delete_ledger(self, through: int, limit: int) -> int:
+        """Deletes the oldest rows, at most `limit` of them and none after `through`; returns how many. For what was
+        archived only."""
+
+    async def ledger_keys(self) -> list[LedgerKey]:
+        """Every ledger key, the oldest first."""
+
+    async def checkpoints(self, after: int, limit: int) -> list[Checkpoint]:
+        """Checkpoints with a number greater than `after`, in order."""
+
+    async def checkpoints_of(self, after: int, through: int, limit: int) -> list[Checkpoint]:
+        """Checkpoints that vouch for a row after `after` and up to `through`, in the order of those rows."""
+
+    async def last_checkpoint(self, through: int | None = None) -> Checkpoint | None:
+        """The last checkpoint that vouches for a row up to `through`; without it the last of all."""
 
     async def set_tag(self, secret_id: str, tag: bytes) -> None:
         """Stores the tag that a secret's first success earned; no ledger row, nothing if the secret is gone."""

@@ -9,7 +9,9 @@ from typing import Any
 from artstore_grpc.model import (
     Account,
     AccountTrust,
+    Checkpoint,
     Lease,
+    LedgerKey,
     LedgerRow,
     PublicKey,
     Replay,
@@ -141,6 +143,22 @@ def signing_key(row: Any) -> SigningKey:
 
 def signing_key_values(key: SigningKey) -> dict[str, Any]:
     return {name: getattr(key, name) for name in SigningKey.__slots__}
+
+
+def ledger_key(row: Any) -> LedgerKey:
+    return LedgerKey(**row._mapping)
+
+
+def ledger_key_values(key: LedgerKey) -> dict[str, Any]:
+    return {name: getattr(key, name) for name in LedgerKey.__slots__}
+
+
+def checkpoint(row: Any) -> Checkpoint:
+    return Checkpoint(**row._mapping)
+
+
+def checkpoint_values(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {name: getattr(checkpoint, name) for name in Checkpoint.__slots__}
 
 
 def lease(row: Any) -> Lease:

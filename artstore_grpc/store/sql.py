@@ -14,7 +14,10 @@ from artstore_grpc.model import (
     Account,
     AccountQuery,
     AccountTrust,
+    Checkpoint,
     Lease,
+    LedgerKey,
+    LedgerQuery,
     LedgerRow,
     Replay,
     Revocation,
@@ -22,7 +25,7 @@ from artstore_grpc.model import (
     SigningKey,
     WrappedKey,
 )
-from artstore_grpc.store import leases, rows, tables, wrapped
+from artstore_grpc.store import audit, leases, rows, tables, wrapped
 from artstore_grpc.store.engine import Database
 from artstore_grpc.store.queries import (
     ACCOUNT_BY_CLIENT_ID,
@@ -120,6 +123,31 @@ class SqlStore:
     async def ledger(self, after: int, limit: int) -> list[LedgerRow]:
         page = {"after": after, "at_most": limit}
         return [rows.ledger_row(row) for row in await self._database.rows(LEDGER_PAGE, page)]
+
+    async def ledger_page(self, query: LedgerQuery) -> list[LedgerRow]:
+        return [rows.ledger_row(row) for row in await self._database.rows(audit.ledger_page(query))]
+
+    async def last_ledger_row(self, kind: str) -> LedgerRow | None:
+        row = await self._database.row(audit.last_row(kind))
+        return rows.ledger_row(row) if row else None
+
+    async def delete_ledger(self, through: int, limit: int) -> int:
+        return await audit.delete_ledger(self._database, through, limit)
+
+    async def ledger_keys(self) -> list[LedgerKey]:
+        return [rows.ledger_key(row) for row in await self._database.rows(audit.LEDGER_KEYS)]
+
+    async def checkpoints(self, after: int, limit: int) -> list[Checkpoint]:
+        found = await self._database.rows(audit.checkpoints_by_number(after, limit))
+        return [rows.checkpoint(row) for row in found]
+
+    async def checkpoints_of(self, after: int, through: int, limit: int) -> list[Checkpoint]:
+        found = await self._database.rows(audit.checkpoint_page(after, through, limit))
+        return [rows.checkpoint(row) for row in found]
+
+    async def last_checkpoint(self, through: int | None = None) -> Checkpoint | None:
+        row = await self._database.row(audit.last_checkpoint(through))
+        return rows.checkpoint(row) if row else None
 
     async def set_tag(self, secret_id: str, tag: bytes) -> None:
         async with self._database.transaction() as transaction:

@@ -150,6 +150,10 @@ ledger = Table(
     Column("detail", Text, nullable=False),
     Column("previous_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+    # What auditors ask for, each page in the order of the sequence.
+    Index(None, "kind", "sequence"),
+    Index(None, "subject", "sequence"),
+    Index(None, "actor", "sequence"),
 )
 
 ledger_head = Table(

@@ -11,8 +11,10 @@ from artstore_grpc import ledger
 from artstore_grpc.errors import Conflict, LeaseLost
 from artstore_grpc.model import (
     Account,
+    Checkpoint,
     Event,
     Lease,
+    LedgerKey,
     LedgerRow,
     Replay,
     Revocation,
@@ -21,7 +23,7 @@ from artstore_grpc.model import (
     SigningKey,
     WrappedKey,
 )
-from artstore_grpc.store import rows, tables, wrapped
+from artstore_grpc.store import audit, rows, tables, wrapped
 from artstore_grpc.store.engine import POSTGRESQL, Transaction
 from artstore_grpc.store.queries import (
     ACCOUNT_BY_CLIENT_ID,
@@ -134,6 +136,15 @@ class SqlUnit:
         stored = select(tables.leases.c.fence).where(tables.leases.c.name == lease.name).with_for_update()
         if await self._transaction.value(stored) != lease.fence:
             raise self._failed(LeaseLost(lease.name))
+
+    async def ledger_keys(self) -> list[LedgerKey]:
+        return [rows.ledger_key(row) for row in await self._transaction.rows(audit.LEDGER_KEYS)]
+
+    async def add_ledger_key(self, key: LedgerKey) -> None:
+        await audit.add_ledger_key(self._transaction, key)
+
+    async def add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        await audit.add_checkpoint(self._transaction, checkpoint)
 
     def record(self, event: Event) -> None:
         self._events.append(event)

@@ -6,6 +6,7 @@ gateway that runs alone (DESIGN §4). The HTTP routes are written by hand here: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,6 +59,10 @@ ROUTES = {
     "RetireSigningKey": ("POST", KEYS + "/{kid}/retire"),
     "RevokeSigningKey": ("POST", KEYS + "/{kid}/revoke"),
     "RotateSigningKey": ("POST", KEYS + "/rotate"),
+    "ListAuditEvents": ("GET", "/api/v1/audit-events"),
+    "ListAuditCheckpoints": ("GET", "/api/v1/audit-checkpoints"),
+    "VerifyAuditLog": ("POST", "/api/v1/audit-events/verify"),
+    "ExplainDenial": ("GET", "/api/v1/denials/{denial_id}"),
 }
 RESOURCE_BODIES = ("CreateServiceAccount", "UpdateServiceAccount")
 """Methods whose body is the account itself (AIP-133, AIP-134)."""
@@ -173,9 +178,8 @@ class HttpDoor:
             headers["content-type"] = "application/x-www-form-urlencoded"  # without a parameter httpx sends none
             return self._http.request(verb, path, headers=headers, data=form(request))
         resource = request.service_account if method in RESOURCE_BODIES else request
-        document = short_names(json_format.MessageToDict(resource, preserving_proto_field_name=True))
-        named = {name: quote(document.pop(name, ""), safe="") for name in ("id", "kid") if f"{{{name}}}" in path}
-        path = path.format(**named)
+        document = numbers(resource, short_names(json_format.MessageToDict(resource, preserving_proto_field_name=True)))
+        path = re.sub(r"{(\w+)}", lambda named: quote(document.pop(named[1], ""), safe=""), path)
         if verb in ("GET", "DELETE"):
             return self._http.request(verb, path, headers=headers, params=parameters(document))
         return self._http.request(verb, path, headers=headers, json=document, params=beside(method, request))
@@ -200,6 +204,12 @@ def form(request: Message) -> dict[str, Any]:
 
 def parameters(document: dict[str, Any]) -> dict[str, str]:
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in document.items()}
+
+
+def numbers(message: Message, document: dict[str, Any]) -> dict[str, Any]:
+    """64-bit integers as REST has them: numbers, where proto3 JSON has strings."""
+    large = {field.name for field in message.DESCRIPTOR.fields if field.cpp_type == field.CPPTYPE_INT64}
+    return {name: int(value) if name in large else value for name, value in document.items()}
 
 
 def short_names(document: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from artstore.identity.v1 import audit_service_pb2 as audit_pb
 from artstore.identity.v1 import key_service_pb2 as keys_pb
 from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as tokens_pb
@@ -108,6 +109,12 @@ ROWS: dict[str, Row] = {
     "RetireSigningKey": Row(keys_pb.RetireSigningKeyRequest(kid=NOWHERE), WRITERS, admitted=NO_KEY),
     "RevokeSigningKey": Row(keys_pb.RevokeSigningKeyRequest(kid=NOWHERE), WRITERS, admitted=NO_KEY),
     "RotateSigningKey": Row(keys_pb.RotateSigningKeyRequest(), WRITERS, admitted=OK),
+    "ListAuditEvents": Row(audit_pb.ListAuditEventsRequest(page_size=1), READERS, admitted=OK),
+    "ListAuditCheckpoints": Row(audit_pb.ListAuditCheckpointsRequest(), READERS, admitted=OK),
+    "VerifyAuditLog": Row(audit_pb.VerifyAuditLogRequest(max_rows=1), READERS, admitted=OK),
+    "ExplainDenial": Row(
+        audit_pb.ExplainDenialRequest(denial_id="none"), READERS, admitted=("INVALID_ARGUMENT", "BAD_DENIAL_ID")
+    ),
 }
 
 

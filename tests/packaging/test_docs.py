@@ -11,7 +11,7 @@ from typing import Any
 import click
 import pytest
 import yaml
-from artstore.identity.v1 import key_service_pb2, service_account_service_pb2, token_service_pb2
+from artstore.identity.v1 import audit_service_pb2, key_service_pb2, service_account_service_pb2, token_service_pb2
 
 from artstore_grpc.cli.environment import known_variables, settings
 from artstore_grpc.cli.main import main
@@ -25,6 +25,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "docs/ledger.md",
     *(f"docs/adr/{p.name}" for p in ROOT.glob("docs/adr/*.md")),
 )
 DEPLOYMENT = ("Dockerfile", "docker-compose.yml", ".dockerignore", "Makefile", ".ci/run")
@@ -73,7 +74,7 @@ def test_every_path_exists(name: str) -> None:
     for path in quoted:
         if path.rstrip("/") in MADE_LATER or path.startswith((".venv/", "authorization:")):
             continue
-        if re.match(r"(TokenService|ServiceAccountService|KeyService)/", path):
+        if re.match(r"(TokenService|ServiceAccountService|KeyService|AuditService)/", path):
             continue
         assert list(ROOT.glob(path.rstrip("/"))), f"{name} mentions {path}"
     for link in re.findall(r"\]\(([^)#]+)\)", shown):
@@ -107,7 +108,7 @@ def test_every_command_exists(name: str) -> None:
 def test_every_route_exists() -> None:
     """Each path in README.md's table of the API is served."""
     served = set(public_routes(None, None))  # type: ignore[arg-type]  # nothing is called
-    for module in (token_service_pb2, service_account_service_pb2, key_service_pb2):
+    for module in (token_service_pb2, service_account_service_pb2, key_service_pb2, audit_service_pb2):
         served |= set(re.findall(rb"/(?:oauth2|api)/[\w/-]+|/\.well-known/[\w.-]+", module.DESCRIPTOR.serialized_pb))
     paths = {each.decode() if isinstance(each, bytes) else each for each in served}
     table = re.search(r"\| gRPC \| REST \|.*?\n\n", text("README.md"), re.DOTALL)

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Iterable
 from datetime import timedelta
 
+from artstore.identity.audit import AuditMethods
 from artstore.identity.connection import DEFAULT_TIMEOUT
 from artstore.identity.keys import KeyMethods
 
 
-class Client(KeyMethods):
+class Client(KeyMethods, AuditMethods):
     """A connection to the service, as one account. Every method of the API is a method here; each raises IdentityError.
 
     async with Client("127.0.0.1:50051", client_id=…, client_secret=…) as client:

@@ -1,0 +1,224 @@
+"""What auditors ask: the rows of the ledger, its checkpoints, whether it holds, and why a caller was denied."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+
+from artstore_grpc import checkpoints, filters, pages
+from artstore_grpc.checkpoints import Archive, CheckpointBroken, Keys
+from artstore_grpc.errors import FailedPrecondition, Overloaded, invalid
+from artstore_grpc.ledger import GENESIS, HASH_BYTES, Head, LedgerBroken
+from artstore_grpc.model import Checkpoint, EventKind, LedgerQuery, LedgerRow
+from artstore_grpc.notary import Notary, archive_in
+from artstore_grpc.store.protocol import Store
+from artstore_grpc.vault import Vault, WrongKey
+from artstore_grpc.verification import Broken, Finding, HeadArchived, Verification, finding
+
+DEFAULT_PAGE_SIZE = 100
+MAX_ROWS = 50_000
+"""What one call verifies: a second or two, well under the 30 s that a call may take."""
+BATCH = 500
+"""Rows read and hashed at a time: a few milliseconds, in which the loop does nothing else."""
+MAX_CHECKPOINTS = 5000
+"""Checkpoints of archived rows that one call verifies: about a second."""
+MAX_VERIFICATIONS = 2
+"""At once, in one process: they take the core that tokens are signed on."""
+RETRY_AFTER = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What to verify: at most `max_rows` rows after `start`, and that they lead to `published`, if that is given."""
+
+    start: Head = GENESIS
+    max_rows: int = MAX_ROWS
+    published: Head | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was verified, up to `last`; `more`: the ledger goes on there; `broken`: what was found wrong."""
+
+    rows: int
+    checkpoints: int
+    last: Head
+    more: bool
+    broken: Finding | None
+
+
+def head_of(sequence: int, hash: bytes, field: str) -> Head | None:
+    """A head from a request; None for 0. Raises InvalidRequest."""
+    if sequence < 0:
+        raise invalid(f"{field}_sequence", "must not be negative")
+    if len(hash) != (HASH_BYTES if sequence else 0):
+        raise invalid(f"{field}_hash", f"must be {HASH_BYTES} bytes, or none with sequence 0")
+    return (sequence, hash) if sequence else None
+
+
+class Audit:
+    """The use cases of AuditService."""
+
+    def __init__(self, store: Store, vault: Vault, notary: Notary) -> None:
+        self._store = store
+        self._vault = vault
+        self._notary = notary
+        self._running = 0
+
+    async def events(self, *, page_size: int, page_token: str, filter: str) -> tuple[list[LedgerRow], str]:
+        """A page of rows and the token of the next one. Raises InvalidRequest."""
+        size = pages.size(page_size, DEFAULT_PAGE_SIZE)
+        comparisons = filters.parse(filter, filters.LEDGER)
+        place = pages.place(self._vault, page_token, "audit events", filter)
+        query = LedgerQuery(size + 1, comparisons, int(place[1]) if place else 0)
+        found = await self._store.ledger_page(query)
+        page = pages.fitting(found[:size], row_weight)
+        if len(page) == len(found):
+            return page, ""
+        return page, pages.token(self._vault, (page[-1].time, str(page[-1].sequence)), "audit events", filter)
+
+    async def checkpoints(self, *, page_size: int, page_token: str) -> tuple[list[Checkpoint], str]:
+        """A page of checkpoints and the token of the next one. Raises InvalidRequest."""
+        size = pages.size(page_size, DEFAULT_PAGE_SIZE)
+        place = pages.place(self._vault, page_token, "audit checkpoints")
+        found = await self._store.checkpoints(int(place[1]) if place else 0, size + 1)
+        page = found[:size]
+        if len(page) == len(found):
+            return page, ""
+        return page, pages.token(self._vault, (page[-1].time, str(page[-1].number)), "audit checkpoints")
+
+    async def ledger_keys(self) -> list[dict[str, str]]:
+        """The public JWKs of the ledger's keys."""
+        keys = (await self._notary.keys()).values()
+        return [{name: str(value) for name, value in key.as_dict(private=False).items()} for key in keys]
+
+    async def explain(self, denial_id: str) -> str:
+        """The cause of a denial. Raises InvalidRequest for what isn't a denial_id of this installation."""
+        try:
+            return self._vault.explain_denial(denial_id)
+        except WrongKey:
+            raise invalid("denial_id", "is not one of this installation's", reason="BAD_DENIAL_ID") from None
+
+    async def verify(self, stretch: Stretch) -> Verified:
+        """Verifies a stretch. Raises Overloaded while others are at it, FailedPrecondition for a published head that is
+        among archived rows."""
+        if self._running >= MAX_VERIFICATIONS:
+            raise Overloaded(reason="TOO_MANY_VERIFICATIONS", retry_after=RETRY_AFTER)
+        self._running += 1
+        try:
+            return await Run(self._store, self._notary, stretch).verified()
+        except HeadArchived:
+            raise FailedPrecondition("The head was archived; verify the archive.", reason="HEAD_ARCHIVED") from None
+        finally:
+            self._running -= 1
+
+
+class Run:
+    """One verification of what is stored. Rows that come meanwhile are verified too, or left to the next call."""
+
+    def __init__(self, store: Store, notary: Notary, stretch: Stretch) -> None:
+        self._store = store
+        self._notary = notary
+        self._stretch = stretch
+        self._verification: Verification
+
+    async def verified(self) -> Verified:
+        """What was found. What is broken is an answer, not an error."""
+        keys, start = await self._notary.keys(), self._stretch.start
+        broken, more = None, False
+        self._verification = Verification(keys, start=start)
+        try:
+            before = await self._store.last_checkpoint(start[0])
+            if before is not None:
+                await self._check(before, keys)
+            self._verification = Verification(keys, start=start, before=before, published=self._stretch.published)
+            self._verification.archive = await self._archive()
+            more = await self._walk()
+        except Broken as error:
+            broken = finding(error)
+        except (ValueError, TypeError):
+            broken = finding(await self._unreadable())
+        done = self._verification
+        return Verified(done.verified_rows, done.verified_checkpoints, done.head, more, broken)
+
+    async def _check(self, before: Checkpoint, keys: Keys) -> None:
+        """The checkpoint that the stretch goes on from: one that was moved to an earlier row would hide there."""
+        previous = await self._store.checkpoints(before.number - 2, 1)
+        checkpoints.check(before, previous[0] if before.number > 1 and previous else None, keys)
+
+    async def _walk(self) -> bool:
+        """Goes through the stretch; whether the ledger goes on after it."""
+        # Read before the rows: what they say there is must be found among the rows.
+        head, newest = await self._store.head(), await self._store.last_checkpoint()
+        done = self._verification
+        while (left := self._stretch.max_rows - done.verified_rows) > 0:
+            rows = await self._rows(min(BATCH, left))
+            if not rows:
+                await self._end(head, newest)
+                return False
+            if not await self._feed(rows):
+                return True
+            await asyncio.sleep(0)
+        return True
+
+    async def _feed(self, rows: list[LedgerRow]) -> bool:
+        """The next rows with their checkpoints; False when so many checkpoints come first that it is enough."""
+        done = self._verification
+        if rows[0].sequence > done.head[0] + 1:
+            done.archive = await self._archive()  # again: it may be happening right now
+        signed = await self._store.checkpoints_of(done.head[0], rows[-1].sequence, MAX_CHECKPOINTS)
+        of_archived = [each for each in signed if each.sequence < rows[0].sequence]
+        if len(of_archived) == MAX_CHECKPOINTS:
+            done.feed([], of_archived)
+            return False
+        done.feed(rows, signed)
+        return True
+
+    async def _end(self, head: Head, newest: Checkpoint | None) -> None:
+        """No rows are left: holds the end against the stored head, the newest checkpoint and the published head."""
+        done = self._verification
+        if done.head[0] > head[0]:
+            head = await self._store.head()  # rows came since
+        if newest is not None and newest.sequence > done.head[0]:
+            signed = await self._store.checkpoints_of(done.head[0], newest.sequence, 1)
+            done.feed([], signed)
+        done.finish()
+        if head[0] > done.head[0]:
+            done.missing(f"the ledger's head is row {head[0]}")
+        if head[0] < done.head[0]:
+            raise LedgerBroken(head[0] + 1, f"is beyond the ledger's head, row {head[0]}")
+        if head != done.head:
+            raise LedgerBroken(head[0], "has another hash than the ledger's head says")
+
+    async def _rows(self, limit: int) -> list[LedgerRow]:
+        """The next rows. One that can't even be read (SQLite stores anything) is broken."""
+        after = self._verification.head[0]
+        try:
+            return await self._store.ledger(after, limit)
+        except (ValueError, TypeError):
+            if limit == 1:
+                raise LedgerBroken(after + 1, "can't be read") from None
+            return await self._rows(max(1, limit // 2))
+
+    async def _unreadable(self) -> CheckpointBroken:
+        """The checkpoint that can't be read (SQLite stores anything), looked for one by one."""
+        number = 0
+        try:
+            while await self._store.checkpoints(number, 1):
+                number += 1
+        except (ValueError, TypeError):
+            return CheckpointBroken(number + 1, "can't be read")
+        return CheckpointBroken(0, "can't be read, nor be told which it is")
+
+    async def _archive(self) -> Archive | None:
+        row = await self._store.last_ledger_row(EventKind.LEDGER_ARCHIVED)
+        archive = archive_in(row, await self._notary.keys())
+        if row is not None and archive is None:
+            raise LedgerBroken(row.sequence, "holds no record of an archive that the ledger's key has signed")
+        return archive
+
+
+def row_weight(row: LedgerRow) -> int:
+    """About the bytes that a row takes in an answer."""
+    return 200 + len(row.actor) + len(row.subject) + 2 * len(row.detail)

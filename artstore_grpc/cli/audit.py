@@ -1,0 +1,187 @@
+"""`audit`: the ledger, listed, exported, verified and archived; and denials explained."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import click
+from artstore.identity import Client, RateLimited
+from artstore.identity.v1 import audit_service_pb2 as pb
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from artstore_grpc import exports
+from artstore_grpc.cli.exits import Exit, Failure
+from artstore_grpc.cli.output import echo_json, echo_table, time_text
+from artstore_grpc.cli.session import as_client, json_option
+from artstore_grpc.model import Checkpoint, EventKind, LedgerRow
+
+LISTED = ("SEQUENCE", "TIME", "ACTOR", "KIND", "SUBJECT", "DETAIL")
+PAGE = 1000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Answer = TypeVar("Answer")
+Moved = Callable[[int, int], None]
+"""Moves a progress bar: so many rows of so many."""
+
+
+@click.group()
+def audit() -> None:
+    """Read the ledger, where every change is a row, and verify that nothing was altered."""
+
+
+@contextlib.contextmanager
+def bar(what: str) -> Iterator[Moved]:
+    """A progress bar on standard error, where that is a terminal."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not os.isatty(2)) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=max(done, total) or None)
+
+
+async def patiently(call: Callable[[], Awaitable[Answer]]) -> Answer:
+    """A call that waits as long as it is told to: a ledger has more pages than an account may ask for in a minute."""
+    while True:
+        try:
+            return await call()
+        except RateLimited as limited:
+            await asyncio.sleep(limited.retry_after.total_seconds() if limited.retry_after else 1)
+
+
+@audit.command("list")
+@click.option("--filter", default="", help="Such as: kind = account.suspended AND sequence > 1000")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.  [default: all]")
+@json_option
+@as_client
+async def list_(client: Client, filter: str, limit: int | None, as_json: bool) -> None:
+    """List the rows of the ledger in their order; --json prints an object a line, as the pages arrive."""
+    found = events(client, filter, limit)
+    if not as_json:
+        echo_table(LISTED, [listed(event) async for event in found])
+        return
+    async for event in found:
+        click.echo(exports.row_line(row_of(event)), nl=False)
+
+
+async def events(client: Client, filter: str, limit: int | None = None) -> AsyncIterator[pb.AuditEvent]:
+    """Rows, page by page."""
+    request = pb.ListAuditEventsRequest(filter=filter, page_size=min(limit or PAGE, PAGE))
+    count = 0
+    while True:
+        page = await patiently(partial(client.audit_events_page, request))
+        for event in page.audit_events:
+            if limit is not None and count == limit:
+                return
+            count += 1
+            yield event
+        request.page_token = page.next_page_token
+        if not page.next_page_token or count == limit:
+            return
+
+
+def listed(event: pb.AuditEvent) -> tuple[str, ...]:
+    return str(event.sequence), time_text(event.time), event.actor, event.kind, event.subject, event.detail
+
+
+@audit.command()
+@click.argument("denial_id")
+@json_option
+@as_client
+async def explain(client: Client, denial_id: str, as_json: bool) -> None:
+    """Say why a caller was truly denied; DENIAL_ID came with its refusal."""
+    cause = await client.explain_denial(denial_id)
+    if as_json:
+        echo_json({"cause": cause})
+    else:
+        click.echo(cause)
+
+
+@audit.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@as_client
+async def export(client: Client, file: Path) -> None:
+    """Write the whole ledger to FILE, with its checkpoints and its public keys; `audit verify FILE` needs no more."""
+    with replaced(file) as stream, bar("exporting") as moved:
+        rows = await write_export(client, stream, moved)
+    click.echo(f"{rows:,} rows are in {file}.")
+
+
+async def write_export(client: Client, stream: BinaryIO, moved: Moved) -> int:
+    """Writes the ledger as it is when this begins; how many rows those are."""
+    signed, keys = await checkpoints(client)
+    stream.write(exports.format_line())
+    stream.writelines(exports.key_line(key) for key in keys)
+    if archived := [row_of(event) async for event in events(client, f"kind = {EventKind.LEDGER_ARCHIVED}")]:
+        stream.write(exports.archive_line(str(archived[-1].parsed()["record"])))
+    writer = exports.Writer(stream, signed)
+    async for event in events(client, ""):
+        if not writer.write(row_of(event)):
+            break
+        if writer.rows % PAGE == 0:
+            moved(event.sequence, signed[-1].sequence if signed else 0)
+    writer.end()
+    return writer.rows
+
+
+async def checkpoints(client: Client) -> tuple[list[Checkpoint], list[dict[str, str]]]:
+    """Every checkpoint, and the public keys that signed them."""
+    found: list[Checkpoint] = []
+    token = ""
+    while True:
+        page = await patiently(partial(client.list_audit_checkpoints, page_size=PAGE, page_token=token))
+        found += [checkpoint_of(message) for message in page.audit_checkpoints]
+        token = page.next_page_token
+        if not token:
+            return found, [MessageToDict(key) for key in page.ledger_keys]
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes its name, in place of what had it, once it is whole and on disk; or not at all."""
+    try:
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise Failure(Exit.INVALID, "FILE_UNUSABLE", f"{path} can't be written: {error.strerror}.") from error
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(part).replace(path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def row_of(event: pb.AuditEvent) -> LedgerRow:
+    """A row, exactly as it was hashed."""
+    return LedgerRow(
+        event.sequence,
+        moment(event.time),
+        event.actor,
+        event.kind,
+        event.subject,
+        event.detail,
+        event.previous_hash,
+        event.hash,
+    )
+
+
+def checkpoint_of(message: pb.AuditCheckpoint) -> Checkpoint:
+    return Checkpoint(
+        message.number, message.sequence, message.hash, moment(message.time), message.kid, message.signature
+    )
+
+
+def moment(time: Timestamp) -> datetime:
+    """To the microsecond: integers all the way."""
+    return EPOCH + timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)

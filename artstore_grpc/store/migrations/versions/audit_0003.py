@@ -1,0 +1,15 @@
+"""The ledger by kind, subject and actor: a filter on one of them costs what it finds, however long the ledger is."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    for column in ("kind", "subject", "actor"):
+        op.create_index(op.f(f"ix_ledger_{column}_sequence"), "ledger", [column, "sequence"])

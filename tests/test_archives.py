@@ -1,0 +1,250 @@
+"""Archives, on both stores: what is moved to a file verifies there, what is left verifies here, and nothing is lost."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from artstore_grpc import archives, checkpoints, exports
+from artstore_grpc.archives import ArchiveRefused, Archives, digest_of
+from artstore_grpc.checkpoints import Archive
+from artstore_grpc.errors import FailedPrecondition
+from artstore_grpc.ledger import LedgerBroken
+from artstore_grpc.model import EventKind, LedgerRow
+from artstore_grpc.store.sql import SqlStore
+from artstore_grpc.verification import Broken
+from tests.auditing import Ledger, rechained, signing_every
+from tests.store.samples import event
+from tests.test_verification import altered
+
+KEPT = 20
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest_asyncio.fixture
+async def kept(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """Six checkpoints; those of the first four may be archived."""
+    signing_every(monkeypatch)
+    monkeypatch.setattr(archives, "KEPT_ROWS", KEPT)
+    monkeypatch.setattr(archives, "BATCH", 4)
+    monkeypatch.setattr(archives, "DELETED_AT_ONCE", 7)
+    return await Ledger(store).filled(6)
+
+
+def archiving(kept: Ledger, holder: str = "one") -> Archives:
+    return Archives(kept.store, kept.notary, kept.clock, holder)
+
+
+async def made(kept: Ledger, number: int, path: Path) -> Archive:
+    command = archiving(kept)
+    return await command.archive(await command.by_number(number), path, silent)
+
+
+def silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+def parts(folder: Path) -> list[str]:
+    """Files that were begun and not finished."""
+    return [each.name for each in folder.glob(".*.part")]
+
+
+def there(path: Path) -> bool:
+    return path.exists()
+
+
+def verify(path: Path) -> exports.Verified:
+    with path.open("rb") as file:
+        return exports.verify(file)
+
+
+async def test_what_is_archived(kept: Ledger, tmp_path: Path) -> None:
+    """The file holds the rows up to the checkpoint and verifies alone, the rest verifies from there on; both together
+    are the ledger as it was, and the ledger records the file's digest."""
+    before, path = await kept.rows(), tmp_path / "one.jsonl"
+    archive = await made(kept, 2, path)
+    found = verify(path)
+    assert (found.first, found.last, found.checkpoints) == (1, (archive.sequence, archive.hash), 2)
+    left = await kept.rows()
+    with path.open("rb") as file:
+        moved = [value for kind, value in exports.read(file) if kind == "row"]
+    assert moved + left[:-1] == before
+    assert left[0].previous_hash == archive.hash
+    assert await kept.is_intact()
+    assert left[-1].kind == EventKind.LEDGER_ARCHIVED
+    assert left[-1].parsed()["sha256"] == digest_of(path) == archive.file
+    assert not parts(tmp_path)
+
+
+async def test_one_after_the_other(kept: Ledger, tmp_path: Path) -> None:
+    """A second archive begins where the first ended, and verifies alone too."""
+    first = await made(kept, 1, tmp_path / "one")
+    second = await made(kept, 3, tmp_path / "two")
+    found = verify(tmp_path / "two")
+    assert (found.first, found.last) == (first.sequence + 1, (second.sequence, second.hash))
+    assert await kept.is_intact()
+    await kept.grow(30)
+    await kept.notary.run()
+    assert await kept.is_intact()
+    with pytest.raises(ArchiveRefused, match="already"):
+        await made(kept, 2, tmp_path / "three")
+
+
+async def test_tampering_with_what_is_left(kept: Ledger, tmp_path: Path) -> None:
+    """After an archive as before it: any field of any row that is left, altered, is named; so is a row deleted from its
+    beginning, and a checkpoint of the archived rows."""
+    await made(kept, 3, tmp_path / "one")
+    left = await kept.rows()
+    for row in left[:-1]:
+        for column in ("actor", "hash", "previous_hash", "time"):
+            await kept.alter(row.sequence, **{column: altered(row)[column]})
+            assert (await kept.found())[0] == row.sequence, (row.sequence, column)
+            await kept.alter(row.sequence, **{column: getattr(row, column)})
+    for number in (1, 2, 3, 4):
+        (checkpoint,) = await kept.store.checkpoints(number - 1, 1)
+        await kept.alter_checkpoint(number, hash=b"\x01" * 32)
+        assert (await kept.found())[1] == number
+        await kept.alter_checkpoint(number, hash=checkpoint.hash)
+    assert await kept.is_intact()
+    for column in ("detail", "hash", "time"):
+        await kept.alter(left[-1].sequence, **{column: altered(left[-1])[column]})
+        assert (await kept.found())[0] == left[-1].sequence
+        await kept.alter(left[-1].sequence, **{column: getattr(left[-1], column)})
+    await kept.remove(left[0].sequence)
+    assert (await kept.found())[0] == left[0].sequence
+
+
+async def test_rows_gone_without_an_archive(kept: Ledger) -> None:
+    """An intruder who deletes old rows, even up to a checkpoint, is found: the record of an archive is signed."""
+    second = (await kept.store.checkpoints(1, 1))[0]
+    await kept.store.delete_ledger(second.sequence, 1000)
+    assert (await kept.found())[0] == 1
+    archive = Archive(2, second.sequence, second.hash, "")
+    record = checkpoints.archive_record(checkpoints.generate(), archive)
+    async with kept.store.unit() as unit:
+        unit.record(event(kind=EventKind.LEDGER_ARCHIVED, detail={"record": record}))
+    assert (await kept.found())[0] == (await kept.store.head())[0]
+
+
+async def test_a_published_head_that_was_archived(kept: Ledger, tmp_path: Path) -> None:
+    """The head of an archived checkpoint can still be compared; one between needs the archive, and it is said so."""
+    before = await kept.rows()
+    await made(kept, 3, tmp_path / "one")
+    first = (await kept.store.checkpoints(0, 1))[0]
+    assert (await kept.verify(published=(first.sequence, first.hash))).broken is None
+    assert await kept.found(published=(first.sequence, b"\x01" * 32)) == (first.sequence, 0)
+    with pytest.raises(FailedPrecondition) as refused:
+        await kept.verify(published=(5, before[4].hash))
+    assert refused.value.reason == "HEAD_ARCHIVED"
+    with (tmp_path / "one").open("rb") as file:
+        exports.verify(file, published=(5, before[4].hash))
+
+
+@pytest.mark.parametrize("at", [("writing", 4), ("writing", 1000), ("deleting", 7), ("deleting", 14)], ids=str)
+async def test_killed(kept: Ledger, tmp_path: Path, at: tuple[str, int]) -> None:
+    """Killed anywhere, the file is whole or the rows are still there; the ledger is intact all the while, and the same
+    command ends what was begun."""
+    before, path = await kept.rows(), tmp_path / "one"
+    through = await archiving(kept).by_number(3)
+
+    def told(what: str, done: int, total: int) -> None:
+        if what == at[0] and done >= min(at[1], total):
+            raise Killed
+
+    with pytest.raises(Killed):
+        await archiving(kept).archive(through, path, told)
+    assert await kept.is_intact()
+    if at[0] == "writing":
+        assert not path.exists()
+        assert await kept.rows() == before
+        assert await archiving(kept).pending() is None
+        await made(kept, 3, path)
+    else:
+        assert verify(path).last == (through.sequence, through.hash)
+        pending = await archiving(kept).pending()
+        assert pending
+        with pytest.raises(ArchiveRefused, match=pending.file):
+            await archiving(kept, "two").resume(pending, tmp_path / "another", silent)
+        assert len(await kept.rows()) < len(before)
+        await archiving(kept, "two").resume(pending, path, silent)
+    assert await archiving(kept).pending() is None
+    assert (await kept.rows())[0].sequence == through.sequence + 1
+    assert await kept.is_intact()
+
+
+async def test_killed_before_it_was_recorded(kept: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was finished but not recorded is made again, to the byte; another file of its name is left alone."""
+    path = tmp_path / "one"
+
+    async def killed(*arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Archives, "_record", killed)
+        with pytest.raises(Killed):
+            await made(kept, 3, path)
+    written = path.read_bytes()
+    (tmp_path / "other").write_bytes(b"precious")
+    with pytest.raises(ArchiveRefused, match="something else"):
+        await made(kept, 3, tmp_path / "other")
+    assert (tmp_path / "other").read_bytes() == b"precious"
+    assert len(await kept.rows()) > 60
+    await made(kept, 3, path)
+    assert path.read_bytes() == written
+
+
+async def test_a_verification_meanwhile(kept: Ledger, tmp_path: Path) -> None:
+    """Between two batches of an archive's deletions a verification finds nothing wrong, from wherever it goes on."""
+    before = await kept.rows()
+    archive = await made(kept, 3, tmp_path / "one")
+    for left in range(archive.sequence + 1):
+        await kept.replace_all([*before[left : archive.sequence], *(await after(kept, archive.sequence))], head=False)
+        for start in (0, 5, left):
+            head = (start, before[start - 1].hash) if start else (0, bytes(32))
+            assert (await kept.verify(start=head)).broken is None, (left, start)
+
+
+async def after(kept: Ledger, sequence: int) -> list[LedgerRow]:
+    return await kept.store.ledger(sequence, 1000)
+
+
+async def test_what_is_broken_is_not_archived(kept: Ledger, tmp_path: Path) -> None:
+    """A ledger that doesn't hold is neither written nor deleted."""
+    await kept.alter(15, actor="somebody else")
+    with pytest.raises(LedgerBroken):
+        await made(kept, 3, tmp_path / "one")
+    await kept.replace_all(rechained(await kept.rows(), 15, actor="somebody"))
+    with pytest.raises(Broken):
+        await made(kept, 3, tmp_path / "one")
+    assert not there(tmp_path / "one")
+    assert not parts(tmp_path)
+    assert len(await kept.rows()) > 60
+
+
+async def test_what_may_not_be_archived(kept: Ledger, tmp_path: Path) -> None:
+    """The newest rows stay, whichever way the checkpoint is chosen; one that isn't there is refused."""
+    for number, sentence in ((5, "too new"), (6, "too new"), (9, "no checkpoint 9")):
+        with pytest.raises(ArchiveRefused, match=sentence):
+            await archiving(kept).by_number(number)
+    with pytest.raises(ArchiveRefused, match="that old"):
+        await archiving(kept).older_than(timedelta(days=90))
+    kept.clock.advance(timedelta(days=90))
+    assert (await archiving(kept).older_than(timedelta(days=90))).number == 4
+    newest = await kept.store.last_checkpoint()
+    assert newest
+    assert newest.sequence - (await archiving(kept).by_number(4)).sequence >= KEPT
+
+
+async def test_one_at_a_time(kept: Ledger, tmp_path: Path) -> None:
+    """While one archive is being made another is refused."""
+    assert await kept.store.acquire_lease(archives.LEASE, "two", archives.LEASE_LIFETIME, kept.clock())
+    with pytest.raises(ArchiveRefused, match="Another"):
+        await made(kept, 3, tmp_path / "one")
+    kept.clock.advance(archives.LEASE_LIFETIME)
+    await made(kept, 3, tmp_path / "one")
