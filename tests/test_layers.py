@@ -17,10 +17,11 @@ CLIENT = ROOT / "clients/python/artstore"
 LAYERS = (
     "errors model addresses forms deadlines",
     "settings call policy",
-    "audiences credentials ledger lookups secrets vault filters",
+    "audiences credentials ledger lookups secrets vault filters public_keys",
     "store ephemeral telemetry fields pages",
     "replays usage replica keys",
     "attempts jobs changes",
+    "assertions",
     "authentication",
     "tokens rotation",
     "accounts",

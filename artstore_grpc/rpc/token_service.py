@@ -9,6 +9,7 @@ from artstore.identity.v1 import token_service_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from artstore_grpc import tokens
+from artstore_grpc.assertions import TAKEN
 from artstore_grpc.call import Call
 from artstore_grpc.errors import Unimplemented
 from artstore_grpc.keys import JWKS_MAX_AGE, MAX_VERIFIED, Keyring
@@ -19,8 +20,8 @@ from artstore_grpc.tokens import Tokens
 
 BEARER = "Bearer"
 """RFC 6750."""
-CLIENT_AUTHENTICATION = ("client_secret_basic", "client_secret_post")
-"""RFC 8414's names for RFC 6749 §2.3.1's two ways."""
+CLIENT_AUTHENTICATION = ("client_secret_basic", "client_secret_post", "private_key_jwt")
+"""RFC 8414's names for RFC 6749 §2.3.1's two ways and for RFC 7523's."""
 JWK_FIELDS = frozenset(field.name for field in pb.JsonWebKey.DESCRIPTOR.fields)
 
 
@@ -87,6 +88,9 @@ class TokenService:
             introspection_endpoint_auth_methods_supported=CLIENT_AUTHENTICATION,
             revocation_endpoint=f"{self._issuer}/oauth2/revoke",
             revocation_endpoint_auth_methods_supported=CLIENT_AUTHENTICATION,
+            token_endpoint_auth_signing_alg_values_supported=TAKEN,
+            introspection_endpoint_auth_signing_alg_values_supported=TAKEN,
+            revocation_endpoint_auth_signing_alg_values_supported=TAKEN,
             service_documentation=f"{self._issuer}/docs",
         )
 
