@@ -76,11 +76,18 @@ class Assertion:
     """An assertion as read; nothing of it is verified."""
 
     signed: jws.CompactSignature
-    algorithm: str
-    kid: str
-    """Empty where the header has none."""
+    header: dict[str, Any]
     client_id: str
     claims: dict[str, Any]
+
+    @property
+    def algorithm(self) -> str:
+        return str(self.header["alg"])
+
+    @property
+    def kid(self) -> str:
+        """Empty where the header has none."""
+        return str(self.header.get("kid", ""))
 
 
 class Begun(jwt.JWTClaimsRegistry):
@@ -150,15 +157,16 @@ class Assertions:
         StoreUnavailable where it can't be told whether the assertion was used before."""
         if credentials.client_assertion_type != ASSERTION_TYPE:
             raise invalid("client_assertion_type", f"must be {ASSERTION_TYPE}")
-        client_id = credentials.client_id
+        claimed = credentials.client_id
         try:
             assertion = read(credentials.client_assertion)
-            client_id = assertion.client_id
+            claimed = assertion.client_id
+            check_header(assertion.header)
             return await self._proved(assertion, credentials.client_id)
         except BadAssertion as bad:
             # In an outage accounts in memory would otherwise fail in another way than those that aren't.
             self._replica.require_database()
-            wait = await self._failures.charge(failure_key(client_id, "assertion", source), FREE_FAILURES)
+            wait = await self._failures.charge(failure_key(claimed, "assertion", source), FREE_FAILURES)
             if wait is not None:
                 raise RateLimited(reason="TOO_MANY_FAILURES", retry_after=wait, cause=str(bad)) from None
             raise InvalidClient(cause=str(bad)) from None
@@ -218,7 +226,7 @@ class Assertions:
 
 
 def read(text: str) -> Assertion:
-    """An assertion's parts. Raises BadAssertion unless it is a JWS of claims by an algorithm that is taken."""
+    """An assertion's parts. Raises BadAssertion for anything but a JWS of claims about somebody."""
     if len(text) > MAX_LENGTH:
         raise BadAssertion(f"longer than {MAX_LENGTH} characters")
     try:
@@ -230,12 +238,12 @@ def read(text: str) -> Assertion:
         raise BadAssertion("not a compact JWS with claims") from None
     if not isinstance(client_id, str) or not CLIENT_ID.fullmatch(client_id):
         raise BadAssertion("sub can't be a client_id")
-    return Assertion(signed, checked_algorithm(header), header.get("kid", ""), client_id, claims)
+    return Assertion(signed, header, client_id, claims)
 
 
-def checked_algorithm(header: dict[str, Any]) -> str:
-    """The algorithm of a header that is as it should be. Raises BadAssertion, which names an algorithm that is known
-    but not taken, such as none and HS256."""
+def check_header(header: dict[str, Any]) -> None:
+    """Raises BadAssertion for a header that no assertion of ours has; it names an algorithm that is known but not
+    taken, such as none and HS256."""
     algorithm = header["alg"]
     if algorithm not in TAKEN:
         known = [name for name in JWSRegistry.algorithms if name == algorithm]
@@ -250,7 +258,6 @@ def checked_algorithm(header: dict[str, Any]) -> str:
         REGISTRIES[algorithm].check_header(header)
     except JoseError as error:
         raise BadAssertion(f"header: {type(error).__name__}") from None
-    return str(algorithm)
 
 
 def fits(key: PublicKey, assertion: Assertion) -> bool:
