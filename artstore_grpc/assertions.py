@@ -175,7 +175,7 @@ class Assertions:
         account = await self._replica.account_by_client_id(assertion.client_id)
         key = self._signer(account, assertion)
         if account is None or key is None:
-            raise BadAssertion(about("no registered key made this assertion", account) if account else "unknown sub")
+            raise BadAssertion(about("no registered key made this assertion", account))
         if client_id not in ("", assertion.client_id):
             raise BadAssertion(about("client_id is not the assertion's", account))  # RFC 7521 §4.2
         self._check_claims(assertion, account)
@@ -233,9 +233,10 @@ def read(text: str) -> Assertion:
         signed = jws.extract_compact(text.encode())
         header, claims = signed.headers(), json.loads(signed.payload or b"")
         client_id = claims["sub"]
-    except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        # AttributeError: a header that is JSON, but no object, gets past the library's own checks.
+    except (JoseError, ValueError, TypeError, KeyError, RecursionError):
         raise BadAssertion("not a compact JWS with claims") from None
+    if not isinstance(header, dict):  # JSON, but no object: the library lets it pass
+        raise BadAssertion("a header that is no object")
     if not isinstance(client_id, str) or not CLIENT_ID.fullmatch(client_id):
         raise BadAssertion("sub can't be a client_id")
     return Assertion(signed, header, client_id, claims)
