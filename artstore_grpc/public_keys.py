@@ -70,6 +70,8 @@ def checked(document: Mapping[str, str], field: str) -> PublicKey:
     if not KID.fullmatch(document.get("kid", "")):
         raise invalid(f"{field}.kid", "must have at most 128 visible ASCII characters")
     _check_members(kind, document, field)
+    if kind == "RSA":
+        _check_rsa(document, field)
     key = _canonical(kind, document, field)
     members = {name: str(key.as_dict(private=False)[name]) for name in ("kty", *MEMBERS[kind])}
     return PublicKey(key.thumbprint(), document.get("kid", ""), algorithm, members)
@@ -97,22 +99,25 @@ def _canonical(kind: str, document: Mapping[str, str], field: str) -> RSAKey | E
         key = kept.import_key(read.as_pem(private=False))
     except (JoseError, ValueError, TypeError, OverflowError):  # a point that isn't on the curve is a ValueError
         raise unusable from None
-    if isinstance(key, RSAKey):
-        _check_rsa(key, field)
     if isinstance(key, OKPKey) and _of_small_order(key):
         raise unusable
     return key
 
 
 def _of_small_order(key: OKPKey) -> bool:
-    point = key.as_dict(private=False)["x"]
-    raw = base64.urlsafe_b64decode(f"{point}=")
+    raw = decoded(str(key.as_dict(private=False)["x"]))
     return raw[:31] + bytes([raw[31] & 0x7F]) in SMALL_ORDER  # without the bit that is the sign
 
 
-def _check_rsa(key: RSAKey, field: str) -> None:
-    numbers = key.public_key.public_numbers()
-    if not RSA_BITS[0] <= numbers.n.bit_length() <= RSA_BITS[1] or not numbers.n % 2:
+def _check_rsa(document: Mapping[str, str], field: str) -> None:
+    """Before the library reads the key, which only warns of a small one."""
+    modulus, exponent = (int.from_bytes(decoded(document[name])) for name in ("n", "e"))
+    if not RSA_BITS[0] <= modulus.bit_length() <= RSA_BITS[1] or not modulus % 2:
         raise invalid(f"{field}.n", f"must be an RSA modulus of {RSA_BITS[0]} to {RSA_BITS[1]} bits")
-    if not EXPONENTS[0] <= numbers.e <= EXPONENTS[1] or not numbers.e % 2:
+    if not EXPONENTS[0] <= exponent <= EXPONENTS[1] or not exponent % 2:
         raise invalid(f"{field}.e", f"must be odd, {EXPONENTS[0]} to {EXPONENTS[1]}")
+
+
+def decoded(value: str) -> bytes:
+    """Base64url of the form above; a character that can't be its last is cut off."""
+    return base64.urlsafe_b64decode(value[: len(value) - (len(value) % 4 == 1)] + "==")
