@@ -1,5 +1,6 @@
 """The Python client of the ArtStore identity service: `Client` for asyncio, `get_token` for everything else."""
 
+from artstore.identity.assertions import client_assertion
 from artstore.identity.client import Client, get_token
 from artstore.identity.errors import (
     AlreadyExists,
@@ -21,7 +22,7 @@ from artstore.identity.errors import (
     Unimplemented,
     Violation,
 )
-from artstore.identity.v1.service_account_service_pb2 import Role, Secret, ServiceAccount, State
+from artstore.identity.v1.service_account_service_pb2 import PublicKey, Role, Secret, ServiceAccount, State
 
 __all__ = [
     "AlreadyExists",
@@ -38,6 +39,7 @@ __all__ = [
     "InvalidToken",
     "NotFound",
     "PermissionDenied",
+    "PublicKey",
     "RateLimited",
     "Role",
     "Secret",
@@ -47,5 +49,6 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Violation",
+    "client_assertion",
     "get_token",
 ]
