@@ -17,7 +17,7 @@ MAX_FILE_BYTES = 64 * 1024
 SENT = tuple(field.name for field in PublicKey.DESCRIPTOR.fields if field.name != "thumbprint")
 
 
-class KeyFile(click.ParamType):
+class KeyFile(click.ParamType):  # type: ignore[type-arg]  # generic for the type checker only
     """A file's public keys. A private key is refused, since it has no business on its way to a server."""
 
     name = "file"
@@ -41,7 +41,7 @@ def public_jwks(text: str) -> list[dict[str, Any]]:
     """The keys in a text, as JWKs. Raises ValueError and JoseError, for private keys too."""
     if text.lstrip().startswith("{"):
         document = json.loads(text)
-        found = document["keys"] if "keys" in document else [document]
+        found = document.get("keys", [document])
         for each in found:
             _refuse_private(jwk.import_key(each))
         return list(found)

@@ -220,6 +220,8 @@ def test_credentials(tmp_path: Path) -> None:
         ({}, "ARTSTORE_CLIENT_ID"),
         ({"ARTSTORE_CLIENT_SECRET": "x"}, "ARTSTORE_CLIENT_ID"),
         ({"ARTSTORE_CLIENT_ID": "me"}, "ARTSTORE_CLIENT_SECRET"),
+        ({"ARTSTORE_CLIENT_KEY": "x"}, "ARTSTORE_CLIENT_ID"),
+        ({"ARTSTORE_CLIENT_ID": "me", "ARTSTORE_CLIENT_SECRET": "x", "ARTSTORE_CLIENT_KEY": "y"}, "both given"),
     ],
 )
 def test_credentials_not_given(environ: dict[str, str], missing: str) -> None:
