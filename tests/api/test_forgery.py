@@ -129,8 +129,8 @@ def test_the_real_key_is_real(root: Api, token: str, real_key: RSAKey) -> None:
 
 @pytest.mark.parametrize("flaw", FORGED)
 def test_forged_tokens(root: Api, service: Installation, token: str, real_key: RSAKey, flaw: str) -> None:
-    """Refused as a bearer with one answer, inactive to an administrator, and a success to revoke, which revokes nothing:
-    the real token, whose `jti` it has, lives on."""
+    """Refused as a bearer with one answer, inactive to an administrator, and a success to revoke, which does
+    nothing: the real token, whose `jti` it has, lives on."""
     forged = FORGED[flaw](token, real_key)
     with refused("UNAUTHENTICATED", "INVALID_TOKEN"):
         Api(root.door, root.issuer, f"Bearer {forged}").list(page_size=1)
