@@ -127,6 +127,10 @@ def test_the_real_key_is_real(root: Api, token: str, real_key: RSAKey) -> None:
     assert Api(root.door, root.issuer, f"Bearer {same}").list(page_size=1).service_accounts
 
 
+OURS = ("a sub that nobody has", "another epoch", "no epoch")
+"""What only the real key can have signed, and valid but for the account: its `jti` is ours to revoke."""
+
+
 @pytest.mark.parametrize("flaw", FORGED)
 def test_forged_tokens(root: Api, service: Installation, token: str, real_key: RSAKey, flaw: str) -> None:
     """Refused as a bearer with one answer, inactive to an administrator, and a success to revoke, which does
@@ -137,7 +141,7 @@ def test_forged_tokens(root: Api, service: Installation, token: str, real_key: R
     known = first_account(service)
     assert not root.introspect(known, forged).active
     root.revoke(known, forged)
-    assert root.introspect(known, token).active
+    assert root.introspect(known, token).active is (flaw not in OURS)
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Token x", "bearer", "Basic x", "Bearer  ", "Digest a=b"])
