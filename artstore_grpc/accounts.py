@@ -18,6 +18,7 @@ from artstore_grpc.changes import Changes, Target, described, forbid_oneself, re
 from artstore_grpc.errors import (
     AlreadyExists,
     FailedPrecondition,
+    invalid,
 )
 from artstore_grpc.model import (
     DEFAULT_RATE_LIMIT,
@@ -25,6 +26,7 @@ from artstore_grpc.model import (
     AccountQuery,
     Environment,
     EventKind,
+    PublicKey,
     Role,
 )
 from artstore_grpc.replays import Answer, Retry
@@ -46,6 +48,9 @@ class Draft:
     audiences: tuple[str, ...] = ()
     served_audiences: tuple[str, ...] = ()
     introspection_only: bool = False
+    public_keys: tuple[PublicKey, ...] = ()
+    without_secret: bool = False
+    """Makes no secret: the account authenticates by its keys alone."""
     is_system: bool = False
 
 
@@ -70,21 +75,25 @@ class Accounts:
         self._now = now
 
     async def create(self, draft: Draft, caller: Caller | None, retry: Retry | None = None) -> Answer:
-        """A new account with its first secret. A `caller` of None is the installation itself. Raises InvalidRequest,
-        PermissionDenied, AlreadyExists."""
+        """A new account with its first secret, unless it is to have none. A `caller` of None is the installation
+        itself. Raises InvalidRequest, PermissionDenied, AlreadyExists."""
+        if draft.without_secret and not draft.public_keys:
+            raise invalid("without_secret", "needs an account with public_keys")
         account = self._drafted(draft)
         require_scopes(caller, account)
         if retry is not None and (before := await self._changes.before(retry)) is not None:
             return before
-        made, secret = await new_secret(self._hasher, self._now)
-        account = replace(account, secrets=(secret,))
+        text, secret = "", None
+        if not draft.without_secret:
+            made, secret = await new_secret(self._hasher, self._now)
+            text, account = made.text, replace(account, secrets=(secret,))
 
         async def insert(unit: Unit) -> Answer:
             if draft.is_system and await unit.system_account_exists():
                 raise AlreadyExists("The installation has its administrator.", reason="ALREADY_BOOTSTRAPPED")
             await unit.add_account(account)
             self._changes.record(unit, caller, EventKind.ACCOUNT_CREATED, account, after=described(account))
-            return Answer(account, secret, made.text)
+            return Answer(account, secret, text)
 
         return await self._changes.answered(insert, retry)
 
@@ -112,7 +121,8 @@ class Accounts:
             require_scopes(caller, account)
             changed = checked(replace(account, **changes))
             require_scopes(caller, changed)
-            if rights(changed) != rights(account):
+            # Keys too: a stolen token must not become a lasting credential (DESIGN §3).
+            if rights(changed) != rights(account) or changed.public_keys != account.public_keys:
                 forbid_oneself(caller, account)
             return changed
 
@@ -177,6 +187,7 @@ class Accounts:
             audiences=draft.audiences,
             served_audiences=draft.served_audiences,
             introspection_only=draft.introspection_only,
+            public_keys=draft.public_keys,
             is_system=draft.is_system,
         )
         return checked(account)
@@ -185,7 +196,8 @@ class Accounts:
 def weight(account: Account) -> int:
     """About how many bytes an account takes on the wire."""
     texts = (account.name, account.description, *account.granted_scopes, *account.audiences, *account.served_audiences)
-    return 300 + sum(len(text.encode()) + 3 for text in texts)
+    keys = sum(100 + len(key.kid) + sum(map(len, key.jwk.values())) for key in account.public_keys)
+    return 300 + sum(len(text.encode()) + 3 for text in texts) + keys
 
 
 def rights(account: Account) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from artstore_grpc import installation, jobs, root_key
 from artstore_grpc.accounts import Accounts
+from artstore_grpc.assertions import Assertions, StoredUsedAssertions
 from artstore_grpc.attempts import Attempts
 from artstore_grpc.audiences import Audiences
 from artstore_grpc.audit import Audit
@@ -24,8 +25,9 @@ from artstore_grpc.changes import Changes
 from artstore_grpc.doors import Doors, address_of
 from artstore_grpc.ephemeral.announcements import RedisAnnouncements
 from artstore_grpc.ephemeral.memory import MemoryLimiter
-from artstore_grpc.ephemeral.protocol import Limiter
+from artstore_grpc.ephemeral.protocol import Limiter, UsedAssertions
 from artstore_grpc.ephemeral.redis import RedisLimiter
+from artstore_grpc.ephemeral.used_assertions import RedisUsedAssertions
 from artstore_grpc.errors import KeyServiceUnavailable, StoreUnavailable
 from artstore_grpc.gateway.server import bind
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
@@ -158,11 +160,16 @@ async def parts(
         usage = Usage(store)
         audiences = Audiences(settings.audience, issuer)
         attempts = Attempts(store=store, replica=replica, hasher=hasher, failures=failures, now=now)
+        used: UsedAssertions = StoredUsedAssertions(store, replica)
+        if settings.redis_url:
+            used = RedisUsedAssertions(settings.redis_url)
+        stack.push_async_callback(used.close)
         authenticator = Authenticator(
             replica=replica,
             keyring=keyring,
             vault=vault,
             attempts=attempts,
+            assertions=Assertions(replica=replica, used=used, failures=failures, issuer=issuer, now=now),
             usage=usage,
             issuer=issuer,
             audience=settings.audience,

@@ -39,9 +39,7 @@ class Attempt:
 
     @property
     def failure_key(self) -> str:
-        """What failures are counted by: a digest, since a stranger chooses what goes in."""
-        parts = f"{self.credentials.client_id}|{self.secret_id or '-'}|{self.source}"
-        return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+        return failure_key(self.credentials.client_id, self.secret_id or "-", self.source)
 
 
 class Flights(Generic[T]):
@@ -92,7 +90,7 @@ class Attempts:
             account = await self._replica.reread(attempt.credentials.client_id)
             secret = find(account, attempt.secret_id)
         matches = secret is not None and await self._matches(attempt, secret)
-        cause = refusal(account, secret, attempt.credentials, self._now()) or ("" if matches else "wrong secret")
+        cause = refusal(account, secret, self._now()) or ("" if matches else "wrong secret")
         if cause or account is None or secret is None:
             raise InvalidClient(cause=about(cause, account))
         return account, secret
@@ -114,6 +112,11 @@ class Attempts:
         return True
 
 
+def failure_key(client_id: str, what: str, source: str) -> str:
+    """What failures are counted by, `what` being a secret's id: a digest, since a stranger chooses what goes in."""
+    return hashlib.blake2b(f"{client_id}|{what}|{source}".encode(), digest_size=16).hexdigest()
+
+
 def about(cause: str, account: Account | None) -> str:
     """A cause for the log and for ExplainDenial: with the account where there is one, never with what was sent."""
     return f"{cause}: {account.client_id}" if account else cause
@@ -126,10 +129,8 @@ def find(account: Account | None, secret_id: str | None) -> Secret | None:
     return None
 
 
-def refusal(account: Account | None, secret: Secret | None, credentials: Credentials, now: datetime) -> str:
+def refusal(account: Account | None, secret: Secret | None, now: datetime) -> str:
     """Why these credentials fail whatever their secret's text, for the log; empty if they may succeed."""
-    if credentials.client_assertion:
-        return "no key registered for assertions"
     if account is None:
         return "unknown client_id"
     if secret is None:

@@ -1,21 +1,21 @@
-"""Who is calling: client credentials (RFC 6749 §2.3.1, RFC 7617) and access tokens (RFC 6750).
+"""Who is calling: client credentials (RFC 6749 §2.3.1, RFC 7617, RFC 7523) and access tokens (RFC 6750).
 
 Every wrong credential gets one answer after the same work: an account look-up (from memory, once a client_id was seen)
-and one keyed digest. bcrypt runs only for a known secret id that has not earned its tag, whatever the state of its
-account. This module decides whether a caller is who it says; what it may do is for others.
+and one keyed digest; assertions.py has its own. bcrypt runs only for a known secret id that has not earned its tag,
+whatever the state of its account. This module decides whether a caller is who it says; what it may do is for others.
 """
 
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Callable
 from datetime import datetime
 
 from artstore_grpc import secrets
+from artstore_grpc.assertions import Assertions
 from artstore_grpc.attempts import Attempt, Attempts, find, refusal
 from artstore_grpc.call import Caller
-from artstore_grpc.credentials import Credentials
+from artstore_grpc.credentials import CLIENT_ID, Credentials
 from artstore_grpc.errors import InvalidClient, InvalidToken
 from artstore_grpc.keys import BadToken, Keyring
 from artstore_grpc.model import Account, Secret, State
@@ -23,8 +23,6 @@ from artstore_grpc.replica import Replica
 from artstore_grpc.usage import Usage
 from artstore_grpc.vault import Vault
 
-CLIENT_ID = re.compile(r"[\x21-\x7e]{1,100}")
-"""What may be an account's, as the protos bound it; anything else is refused before it is looked up."""
 MAX_SECRET_LENGTH = 72
 """bcrypt's bound in bytes; a longer secret can't be one of ours."""
 
@@ -39,6 +37,7 @@ class Authenticator:
         keyring: Keyring,
         vault: Vault,
         attempts: Attempts,
+        assertions: Assertions,
         usage: Usage,
         issuer: str,
         audience: str,
@@ -48,16 +47,21 @@ class Authenticator:
         self._keyring = keyring
         self._vault = vault
         self._attempts = attempts
+        self._assertions = assertions
         self._usage = usage
         self._issuer = issuer
         self._audience = audience
         self._now = now
 
     async def client(self, credentials: Credentials, source: str) -> Caller:
-        """The account whose live secret this is. Raises InvalidClient with the cause for the log, RateLimited after
-        too many failures, Overloaded when hashes queue up, StoreUnavailable."""
+        """The account whose live secret this is, or that signed the assertion. Raises InvalidClient with the cause for
+        the log, RateLimited after too many failures, Overloaded when hashes queue up, StoreUnavailable; for an
+        assertion also InvalidRequest and Unavailable."""
         if credentials.empty:
             raise InvalidClient(cause="no credentials")
+        if credentials.client_assertion:
+            signer, key = await self._assertions.prove(credentials, source)
+            return Caller(signer, frozenset(signer.granted_scopes), key_thumbprint=key.thumbprint)
         if not CLIENT_ID.fullmatch(credentials.client_id) or len(credentials.client_secret) > MAX_SECRET_LENGTH:
             raise InvalidClient(cause="not a client_id and secret of ours")
         account = await self._replica.account_by_client_id(credentials.client_id)
@@ -65,7 +69,7 @@ class Authenticator:
         tag = self._vault.secret_tag(credentials.client_id, secret_id or "", credentials.client_secret)
         secret = find(account, secret_id)
         now = self._now()
-        cause = refusal(account, secret, credentials, now)
+        cause = refusal(account, secret, now)
         if account and secret and secret.tag and hmac.compare_digest(secret.tag, tag) and not cause:
             return self._accepted(account, secret, now, source)
         attempt = Attempt(credentials, secret_id, tag, source)

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from artstore_grpc.model import Account
 
 MAX_MESSAGE_BYTES = 64 * 1024
-"""The largest request message or HTTP body. An account at every bound is under 16 KiB."""
+"""The largest request message or HTTP body. An account at every bound is under 32 KiB."""
 
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -32,9 +32,16 @@ class Caller:
     account: Account
     scopes: frozenset[str]
     secret_id: str = ""
-    """The secret it authenticated with; empty for a bearer of a token."""
+    """The secret it authenticated with, if it did."""
+    key_thumbprint: str = ""
+    """The key whose assertion it authenticated with, if it did."""
     claims: Mapping[str, Any] = field(default_factory=dict)
     """What the token says that it bears; empty for one that bears none."""
+
+    @property
+    def by_token(self) -> bool:
+        """Whether it bears a token, rather than proving itself by a secret or a key."""
+        return not (self.secret_id or self.key_thumbprint)
 
 
 @dataclass(slots=True)

@@ -131,6 +131,11 @@ class Changes:
         return account
 
 
+def voided(account: Account, now: datetime) -> Account:
+    """The account with every token void that was issued to it so far."""
+    return replace(account, epoch=account.epoch + 1, epoch_time=now)
+
+
 def require_scopes(caller: Caller | None, account: Account) -> None:
     """Raises PermissionDenied when the account holds a scope that the caller lacks. The installation lacks none."""
     if caller is not None and not set(account.granted_scopes) <= caller.scopes:
@@ -141,7 +146,8 @@ def forbid_oneself(caller: Caller, account: Account) -> None:
     """An administrator that shuts itself out could not come back."""
     if account.id == caller.account.id:
         raise FailedPrecondition(
-            "An account can't suspend or delete itself, nor change what it may do.", reason="OWN_ACCOUNT"
+            "An account can't suspend or delete itself, nor change what it may do or its keys.",
+            reason="OWN_ACCOUNT",
         )
 
 
@@ -176,6 +182,7 @@ def described(account: Account) -> dict[str, Any]:
         "audiences": list(account.audiences),
         "served_audiences": list(account.served_audiences),
         "introspection_only": account.introspection_only,
+        "public_keys": {key.thumbprint: {"algorithm": key.algorithm, "kid": key.kid} for key in account.public_keys},
         "suspended": account.suspended,
         "deleted": account.delete_time is not None,
         "secrets": {secret.id: secret.expire_time.isoformat() for secret in account.secrets},

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass, field
 
 from artstore_grpc.errors import InvalidClient, InvalidRequest, invalid
 from artstore_grpc.forms import unescaped
+
+CLIENT_ID = re.compile(r"[\x21-\x7e]{1,100}")
+"""What may be an account's, as the protos bound it; anything else is refused before it is looked up."""
 
 
 @dataclass(frozen=True, slots=True)

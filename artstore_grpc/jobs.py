@@ -33,7 +33,8 @@ async def forever(name: str, interval: timedelta, work: Callable[[], Awaitable[N
 
 
 class Purge:
-    """Deletes, in batches, what is past its time: revocations, answers to retries, accounts deleted 30 days ago."""
+    """Deletes, in batches, what is past its time: revocations, used assertions, answers to retries, accounts that were
+    deleted 30 days ago."""
 
     def __init__(self, store: Store, holder: str, now: Callable[[], datetime]) -> None:
         self._store = store

@@ -150,7 +150,7 @@ class Account:
         for secret in self.secrets:
             if now < secret.expire_time:
                 return State.ACTIVE
-        return State.EXPIRED if self.secrets else State.ACTIVE
+        return State.EXPIRED if self.secrets and not self.public_keys else State.ACTIVE
 
     def live_secrets(self, now: datetime) -> tuple[Secret, ...]:
         return tuple(secret for secret in self.secrets if secret.live(now))

@@ -146,7 +146,7 @@ class Pipeline:
         if call.caller is not None:
             await self._charge(call.caller)
             # Who proves itself by a secret (BEARER_OR_SELF) may act on its own account alone, which needs no scope.
-            if rule.scope and not call.caller.secret_id and rule.scope not in call.caller.scopes:
+            if rule.scope and call.caller.by_token and rule.scope not in call.caller.scopes:
                 raise errors.PermissionDenied("The token lacks the scope that this needs.", reason="INSUFFICIENT_SCOPE")
         return method, decoded
 

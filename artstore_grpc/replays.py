@@ -7,12 +7,12 @@ reads the database can't open it, key-encryption key or not.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from artstore_grpc.errors import AlreadyExists, InvalidRequest
-from artstore_grpc.model import Account, Replay, Role, Secret
+from artstore_grpc.model import Account, PublicKey, Replay, Role, Secret
 from artstore_grpc.store.protocol import Unit
 from artstore_grpc.vault import Vault, WrongKey
 
@@ -38,7 +38,8 @@ class Answer:
     """What Create and RotateSecret answer. `repr` hides the secret."""
 
     account: Account
-    secret: Secret
+    secret: Secret | None
+    """The new one; None for an account that was made without."""
     client_secret: str = field(repr=False)
     previous: tuple[Secret, ...] = ()
 
@@ -80,17 +81,24 @@ class Replays:
 
 def encoded(answer: Answer) -> bytes:
     """An answer as JSON, without hashes and tags."""
-    account = plain(answer.account) | {"secrets": [plain(secret) for secret in answer.account.secrets]}
-    previous = [plain(secret) for secret in answer.previous]
-    return json.dumps([account, plain(answer.secret), answer.client_secret, previous]).encode()
+    account = plain(answer.account) | {
+        "secrets": [plain(secret) for secret in answer.account.secrets],
+        "public_keys": [asdict(key) for key in answer.account.public_keys],
+    }
+    secret = plain(answer.secret) if answer.secret else None
+    return json.dumps([account, secret, answer.client_secret, [plain(each) for each in answer.previous]]).encode()
 
 
 def decoded(text: bytes) -> Answer:
     account, secret, client_secret, previous = json.loads(text)
-    account |= {"secrets": [restored(Secret, s) for s in account["secrets"]], "role": Role(account["role"])}
+    account |= {
+        "secrets": [restored(Secret, s) for s in account["secrets"]],
+        "public_keys": [PublicKey(**key) for key in account.get("public_keys", ())],
+        "role": Role(account["role"]),
+    }
     return Answer(
         restored(Account, account),
-        restored(Secret, secret),
+        restored(Secret, secret) if secret else None,
         client_secret,
         tuple(restored(Secret, s) for s in previous),
     )

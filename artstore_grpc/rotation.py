@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from artstore_grpc import fields, secrets
 from artstore_grpc.call import Caller
-from artstore_grpc.changes import Changes, Target, check, require_scopes
+from artstore_grpc.changes import Changes, Target, check, require_scopes, voided
 from artstore_grpc.errors import FailedPrecondition, InvalidClient, NotFound, PermissionDenied, invalid
 from artstore_grpc.model import (
     DEFAULT_OVERLAP,
@@ -47,11 +48,20 @@ class Rotation:
         self._now = now
 
     async def rotate_secret(
-        self, target: Target, caller: Caller, overlap: timedelta | None, retry: Retry | None = None
+        self,
+        target: Target,
+        caller: Caller,
+        overlap: timedelta | None,
+        retry: Retry | None = None,
+        *,
+        revoke_tokens: bool = False,
     ) -> Answer:
-        """A new secret; the newest of the old ones lives on for `overlap`. Raises FailedPrecondition when two that
-        were used are live, PermissionDenied for an account's own access token."""
+        """A new secret; the newest of the old ones lives on for `overlap`, and with `revoke_tokens` no token that was
+        issued before. Raises FailedPrecondition when two that were used are live, PermissionDenied for an account's
+        own access token."""
         overlap = fields.overlap(DEFAULT_OVERLAP if overlap is None else overlap)
+        if revoke_tokens and overlap:
+            raise invalid("revoke_tokens", "needs an overlap of 0")  # the old secret would only get new ones
         current = await self._changes.get(target.id)
         self._may_rotate(caller, current)
         if retry is not None and (before := await self._changes.before(retry)) is not None:
@@ -70,9 +80,13 @@ class Rotation:
                 self._still_proved(caller, account)
                 kept, previous = self._kept(account, overlap)
                 await unit.void_replays(account.id)
-                return replace(account, secrets=(secret, *kept))
+                rotated = replace(account, secrets=(secret, *kept))
+                if not revoke_tokens:
+                    return rotated
+                detail["epoch"] = account.epoch + 1
+                return voided(rotated, self._now())
 
-            detail = {"secret_id": secret.id, "overlap_seconds": int(overlap.total_seconds())}
+            detail: dict[str, Any] = {"secret_id": secret.id, "overlap_seconds": int(overlap.total_seconds())}
             account = await self._changes.change(unit, target, caller, EventKind.SECRET_ROTATED, change, detail=detail)
             return Answer(account, secret, made.text, previous)
 
@@ -97,9 +111,10 @@ class Rotation:
         return await self._changes.changed(target, caller, EventKind.SECRET_REVOKED, change, detail=detail)
 
     def _may_rotate(self, caller: Caller, account: Account) -> None:
-        """With a secret one's own only; with a token another's only, and none that holds a scope the caller lacks."""
+        """With a secret or a key one's own only; with a token another's only, and none that holds a scope the caller
+        lacks."""
         own = account.id == caller.account.id
-        if caller.secret_id:
+        if not caller.by_token:
             if not own:
                 raise PermissionDenied("A secret rotates only its own account's.", reason="NOT_YOUR_ACCOUNT")
             return
@@ -110,10 +125,14 @@ class Rotation:
         require_scopes(caller, account)
 
     def _still_proved(self, caller: Caller, account: Account) -> None:
-        """A secret that was revoked, or whose account was suspended, since it was checked makes no successor."""
+        """A secret that was revoked, or whose account was suspended, since it was checked makes no successor; nor does
+        a key."""
+        if caller.by_token:
+            return
         now = self._now()
-        proved = any(secret.id == caller.secret_id for secret in account.live_secrets(now))
-        if caller.secret_id and not (proved and account.state(now) is State.ACTIVE):
+        by_secret = any(secret.id == caller.secret_id for secret in account.live_secrets(now))
+        by_key = any(key.thumbprint == caller.key_thumbprint for key in account.public_keys)
+        if not (by_secret or by_key) or account.state(now) is not State.ACTIVE:
             raise InvalidClient(cause=f"the secret or its account ended meanwhile: {account.client_id}")
 
     def _kept(self, account: Account, overlap: timedelta) -> tuple[tuple[Secret, ...], tuple[Secret, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,12 +17,13 @@ import orjson
 from artstore_grpc.audiences import MAX_AUDIENCES, Audiences
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.call import Caller
+from artstore_grpc.changes import voided
 from artstore_grpc.errors import InvalidScope, UnauthorizedClient, UnsupportedGrantType, invalid
 from artstore_grpc.key_policy import OUTAGE_SECONDS
 from artstore_grpc.keys import BadToken, Keyring
 from artstore_grpc.model import ACCOUNTS_WRITE, SCOPES, Account, Event, EventKind, Revocation
 from artstore_grpc.replica import Replica
-from artstore_grpc.store.protocol import Store
+from artstore_grpc.store.protocol import Store, Unit
 
 GRANT = "client_credentials"
 """RFC 6749 §4.4.2."""
@@ -32,6 +33,10 @@ MAX_TOKEN_LENGTH = 16 * 1024
 """Ours are under 2 KB; a longer one is refused before it is parsed."""
 JTI_BYTES = 16
 """Random, so that no two tokens of any replica ever share one (RFC 7519 §4.1.7)."""
+
+MAX_REVOCATIONS = 10_000
+"""Live revocations of one account; past it all its tokens become void at once, and the revocations with them, so that
+what verifiers must hold stays bounded (DESIGN §4)."""
 
 MAX_GRANTS = 10_000
 """Grants that are remembered, about 1 KB each."""
@@ -149,13 +154,30 @@ class Tokens:
             return
         if claims["sub"] != caller.account.id and ACCOUNTS_WRITE not in caller.scopes:
             raise UnauthorizedClient("The token was issued to another account.", reason="NOT_YOUR_TOKEN")
-        expire_time = datetime.fromtimestamp(claims["exp"], UTC)
+        known = await self._replica.account(claims["sub"])
+        if known is not None and claims.get("epoch", 0) < known.epoch:
+            return  # void already; a row for each such token could raise the epoch again
+        revocation = Revocation(claims["jti"], claims["sub"], datetime.fromtimestamp(claims["exp"], UTC))
         async with self._store.unit() as unit:
-            if await unit.add_revocation(Revocation(claims["jti"], claims["sub"], expire_time)):
-                detail = {"account_id": claims["sub"], "expire_time": expire_time.isoformat()}
-                actor = caller.account.client_id
-                unit.record(Event(self._now(), actor, EventKind.TOKEN_REVOKED, claims["jti"], detail))
+            if await unit.add_revocation(revocation):
+                await self._record(unit, caller, revocation)
         await self._replica.after_write()
+
+    async def _record(self, unit: Unit, caller: Caller, revocation: Revocation) -> None:
+        """Records a revocation that was added, or, where it is one too many, that the account's tokens became void."""
+        now, actor, owner = self._now(), caller.account.client_id, revocation.account_id
+        if await unit.live_revocations(owner, now) > MAX_REVOCATIONS:
+            account = await unit.account(owner)
+            # Counted again under the account's lock: of several that are too many at once the first makes room.
+            if account is not None and await unit.live_revocations(owner, now) > MAX_REVOCATIONS:
+                after = replace(voided(account, now), version=account.version + 1, update_time=now)
+                await unit.save_account(after)
+                await unit.drop_revocations(owner)
+                void: dict[str, Any] = {"client_id": after.client_id, "epoch": after.epoch}
+                unit.record(Event(now, actor, EventKind.TOKENS_VOIDED, owner, void))
+                return
+        detail = {"account_id": owner, "expire_time": revocation.expire_time.isoformat()}
+        unit.record(Event(now, actor, EventKind.TOKEN_REVOKED, revocation.jti, detail))
 
     def _verified(self, token: str) -> dict[str, Any] | None:
         if len(token) > MAX_TOKEN_LENGTH:

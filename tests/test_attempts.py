@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from artstore_grpc import secrets
+from artstore_grpc.assertions import Assertions, StoredUsedAssertions
 from artstore_grpc.attempts import FREE_FAILURES, Attempts
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes, Target
@@ -54,6 +55,13 @@ class Office:
             keyring=Keyring(store, vault, now, algorithm="ES256", issuer="http://issuer.test"),
             vault=vault,
             attempts=attempts,
+            assertions=Assertions(
+                replica=self.replica,
+                used=StoredUsedAssertions(store, self.replica),
+                failures=MemoryLimiter(),
+                issuer="http://issuer.test",
+                now=now,
+            ),
             usage=self.usage,
             issuer="http://issuer.test",
             audience="artstore",

@@ -19,6 +19,7 @@ from artstore_grpc.cli.output import (
     state_name,
     time_text,
 )
+from artstore_grpc.cli.public_keys import KeyFile
 from artstore_grpc.cli.session import as_client, json_option
 
 LISTED = ("CLIENT ID", "NAME", "ROLE", "STATE", "RATE LIMIT", "SECRET EXPIRES")
@@ -32,6 +33,7 @@ FIELDS: dict[str, str] = {
     "audience": "audiences",
     "serves": "served_audiences",
     "introspection_only": "introspection_only",
+    "public_key": "public_keys",
 }
 """The field of an account that each option sets."""
 
@@ -57,6 +59,13 @@ def field_options(*, required: bool) -> Callable[[Callable[..., None]], Callable
         click.option("--scope", multiple=True, help="May ask for this scope; repeatable. '': all of its role's."),
         click.option("--audience", multiple=True, help="May ask for this audience; repeatable. '': the default."),
         click.option("--serves", multiple=True, help="May introspect tokens for this audience; repeatable."),
+        click.option(
+            "--public-key",
+            type=KeyFile(),
+            multiple=True,
+            metavar="FILE",
+            help="Authenticates by this key: a JWK, a JWK set or PEM; repeatable. '': by none.",
+        ),
         click.option(flag, default=None, is_flag=True, help="Gets no tokens: it only introspects and revokes."),
     )
 
@@ -78,23 +87,27 @@ def field_value(option: str, value: Any) -> Any:
     """An option's value as its field has it; an empty item of a list only says that the list was given."""
     if option == "role":
         return Role.Value(f"ROLE_{value.upper()}")
+    if option == "public_key":
+        return [key for keys in value for key in keys]
     return list(filter(None, value)) if isinstance(value, tuple) else value
 
 
 @accounts.command()
 @field_options(required=True)
+@click.option("--without-secret", is_flag=True, help="Make no secret: it authenticates by its --public-key alone.")
 @click.option("--request-id", default="", help="A random UUID that makes it safe to run this again (AIP-155).")
 @json_option
 @as_client
-async def create(client: Client, request_id: str, as_json: bool, **options: Any) -> None:
+async def create(client: Client, request_id: str, without_secret: bool, as_json: bool, **options: Any) -> None:
     """Create an account, and show its secret this once."""
     account, _ = account_of(options)
-    made = await client.create_service_account(account, request_id=request_id)
+    made = await client.create_service_account(account, request_id=request_id, without_secret=without_secret)
     if as_json:
         echo_json({**account_json(made.service_account), "client_secret": made.client_secret})
         return
     echo_account(made.service_account)
-    echo_secret(made.service_account.client_id, made.client_secret)
+    if made.client_secret:
+        echo_secret(made.service_account.client_id, made.client_secret)
 
 
 @accounts.command()

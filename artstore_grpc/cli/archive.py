@@ -17,7 +17,7 @@ from artstore_grpc.cli.output import echo_json
 from artstore_grpc.cli.serve import ServerCommand, settings_with_warnings
 from artstore_grpc.cli.session import json_option
 from artstore_grpc.cli.verify import broken
-from artstore_grpc.settings import Settings
+from artstore_grpc.settings import InvalidSettings, Settings
 
 if TYPE_CHECKING:
     from artstore_grpc.archives import Archives
@@ -52,21 +52,23 @@ def archive(file: Path, before_checkpoint: int | None, older_than: timedelta | N
 
 async def archived(settings: Settings, file: Path, number: int | None, age: timedelta | None, moved: Moved) -> Archive:
     # Imported late: the commands that are clients start without the server's libraries.
-    from artstore_grpc import installation
+    from artstore_grpc import installation, root_key
     from artstore_grpc.archives import ArchiveRefused, Archives
     from artstore_grpc.errors import LeaseLost
     from artstore_grpc.notary import Notary
     from artstore_grpc.store import schema
     from artstore_grpc.store.sql import SqlStore
     from artstore_grpc.telemetry.logs import configured
+    from artstore_grpc.vault import Vault, WrongKey
     from artstore_grpc.verification import Broken
 
-    vault = await installation.prepare(settings)
+    encryption = await installation.prepare(settings)
     await schema.check(settings.store_url)
     store = SqlStore(settings.store_url, pool_size=2)
     holder = uuid.uuid4().hex
-    notary = Notary(store, vault, utc_now, configured(settings.log_level), holder)
     try:
+        vault = Vault(await root_key.opened(store, encryption, utc_now))
+        notary = Notary(store, vault, utc_now, configured(settings.log_level), holder)
         return await carried_out(Archives(store, notary, utc_now, holder), file, number, age, moved)
     except ArchiveRefused as error:
         raise Failure(Exit.CONFLICT, "ARCHIVE_REFUSED", str(error)) from error
@@ -76,8 +78,11 @@ async def archived(settings: Settings, file: Path, number: int | None, age: time
         raise Failure(Exit.INVALID, "FILE_UNUSABLE", f"{file} can't be written: {error.strerror}.") from error
     except Broken as error:
         raise broken(str(error)) from error
+    except WrongKey as error:
+        raise InvalidSettings(f"The key-encryption key isn't this database's. {error}") from None
     finally:
         await store.close()
+        await encryption.close()
 
 
 async def carried_out(

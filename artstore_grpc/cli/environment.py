@@ -21,6 +21,7 @@ FILE = "_FILE"
 TARGET = "TARGET"
 CLIENT_ID = "CLIENT_ID"
 CLIENT_SECRET = "CLIENT_SECRET"
+CLIENT_KEY = "CLIENT_KEY"
 DEFAULT_TARGET = "127.0.0.1:50051"
 MAX_FILE_BYTES = 64 * 1024
 
@@ -32,10 +33,11 @@ NOT_OURS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An account's id and secret."""
+    """An account's id, and its secret or its private key."""
 
     client_id: str
     client_secret: str = field(repr=False)
+    private_key: str = field(default="", repr=False)
 
 
 def settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -66,13 +68,16 @@ def credentials(environ: Mapping[str, str] | None = None) -> Credentials:
     environ = os.environ if environ is None else environ
     client_id = read(environ, CLIENT_ID, secret=False)
     client_secret = read(environ, CLIENT_SECRET, secret=True)
-    if not client_id or not client_secret:
+    private_key = read(environ, CLIENT_KEY, secret=True)
+    if client_secret and private_key:
+        raise InvalidSettings("ARTSTORE_CLIENT_SECRET and ARTSTORE_CLIENT_KEY are both given; give one of them.")
+    if not client_id or not (client_secret or private_key):
         missing = PREFIX + (CLIENT_SECRET if client_id else CLIENT_ID)
         raise InvalidSettings(
             f"{missing} is not given: this command needs an account, in ARTSTORE_CLIENT_ID and ARTSTORE_CLIENT_SECRET "
-            "(or ARTSTORE_CLIENT_SECRET_FILE)."
+            "(or ARTSTORE_CLIENT_SECRET_FILE, or a private key in ARTSTORE_CLIENT_KEY or ARTSTORE_CLIENT_KEY_FILE)."
         )
-    return Credentials(client_id, client_secret)
+    return Credentials(client_id, client_secret, private_key)
 
 
 def read(environ: Mapping[str, str], name: str, *, secret: bool) -> str:
@@ -103,7 +108,7 @@ def _read_file(variable: str, path: Path) -> str:
 
 def known_variables() -> tuple[str, ...]:
     """Every variable that some command reads."""
-    names = [TARGET, CLIENT_ID, CLIENT_SECRET, CLIENT_SECRET + FILE]
+    names = [TARGET, CLIENT_ID, CLIENT_SECRET, CLIENT_SECRET + FILE, CLIENT_KEY, CLIENT_KEY + FILE]
     for each in fields(Settings):
         names.append(each.name.upper())
         if each.metadata.get("secret"):

@@ -103,6 +103,7 @@ def echo_account(account: ServiceAccount) -> None:
             ("deleted", time_text(account.delete_time)),
             ("purged", time_text(account.purge_time)),
             *((f"secret {secret.id}", secret_text(secret)) for secret in account.secrets),
+            *((f"key {key.thumbprint}", key_text(key)) for key in account.public_keys),
             ("etag", account.etag),
         ]
     )
@@ -113,6 +114,11 @@ def secret_text(secret: Any) -> str:
     used = time_text(secret.last_used_time)
     last_used = f"last used {used} from {secret.last_used_source}" if used else "never used"
     return f"expires {time_text(secret.expire_time)}, {last_used}"
+
+
+def key_text(key: Any) -> str:
+    """What a registered key signs with, and the name its owner gave it."""
+    return f"{key.alg}, kid {key.kid}" if key.kid else str(key.alg)
 
 
 def echo_secret(client_id: str, client_secret: str) -> None:

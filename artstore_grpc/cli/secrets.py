@@ -22,18 +22,27 @@ from artstore_grpc.cli.session import as_client, json_option
     metavar="DURATION",
     help="How long the old secret lives on, such as 90s, 24h or 7d; 0: it dies now.  [default: 24h]",
 )
+@click.option("--revoke-tokens", is_flag=True, help="Every token issued before is void too; with --overlap 0.")
 @click.option("--request-id", default="", help="A random UUID that makes it safe to run this again (AIP-155).")
 @etag_option
 @json_option
 @as_client
 async def rotate_secret(
-    client: Client, id: str, overlap: timedelta | None, request_id: str, etag: str, as_json: bool
+    client: Client,
+    id: str,
+    overlap: timedelta | None,
+    revoke_tokens: bool,
+    request_id: str,
+    etag: str,
+    as_json: bool,
 ) -> None:
     """Make a new secret, and show it this once.
 
     An account that rotates its own, ID being ARTSTORE_CLIENT_ID, needs no right but its present secret.
     """
-    rotated = await client.rotate_secret(id, overlap=overlap, etag=etag, request_id=request_id)
+    rotated = await client.rotate_secret(
+        id, overlap=overlap, revoke_tokens=revoke_tokens, etag=etag, request_id=request_id
+    )
     if as_json:
         echo_json(rotated_json(rotated))
         return

@@ -14,6 +14,7 @@ from artstore.identity import Client
 from artstore_grpc.cli import environment
 from artstore_grpc.cli.durations import DurationType
 from artstore_grpc.cli.failures import AS_JSON, TARGET
+from artstore_grpc.settings import InvalidSettings
 
 Work = Callable[..., Awaitable[None]]
 
@@ -74,7 +75,19 @@ async def _with_client(
     work: Work, target: str, per_call: timedelta, options: dict[str, Any], *, authenticated: bool
 ) -> None:
     account = environment.credentials() if authenticated else environment.Credentials("", "")
-    async with Client(
-        target, client_id=account.client_id, client_secret=account.client_secret, timeout=per_call
-    ) as client:
+    async with opened(target, account, per_call) as client:
         await work(client, **options)
+
+
+def opened(target: str, account: environment.Credentials, timeout: timedelta) -> Client:
+    """A client as this account. Raises InvalidSettings for a private key that can't be read."""
+    try:
+        return Client(
+            target,
+            client_id=account.client_id,
+            client_secret=account.client_secret,
+            private_key=account.private_key or None,
+            timeout=timeout,
+        )
+    except ValueError as error:
+        raise InvalidSettings(f"ARTSTORE_CLIENT_KEY can't be used: {error}.") from None

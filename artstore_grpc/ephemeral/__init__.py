@@ -1,1 +1,1 @@
-"""What may be lost: request counts. Protocols with a memory and a Redis implementation."""
+"""What may be lost: request counts, used assertions. Protocols with a memory and a Redis implementation."""

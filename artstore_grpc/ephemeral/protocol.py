@@ -1,4 +1,4 @@
-"""What the pipeline and the authenticator ask of a limiter.
+"""What the pipeline and the authenticator ask of a limiter, and client authentication of used assertions.
 
 A limit is a number of requests in any 60 seconds. Time is cut into buckets of one second and the last 61 of them are
 counted, so that no 60 seconds ever hold more than the limit, while a quiet caller may spend the whole limit at once.
@@ -6,7 +6,7 @@ counted, so that no 60 seconds ever hold more than the limit, while a quiet call
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 WINDOW_SECONDS = 60
@@ -23,6 +23,17 @@ class Limiter(Protocol):
 
     async def peek(self, key: str, limit: int) -> timedelta | None:
         """As `charge`, but counts nothing."""
+
+    async def close(self) -> None:
+        """Closes every connection."""
+
+
+class UsedAssertions(Protocol):
+    """Remembers which client assertions were used. Fails closed: where it can't be told, it raises."""
+
+    async def use(self, key: bytes, expire_time: datetime, now: datetime) -> bool:
+        """Notes an assertion as used until `expire_time`; False when it was used before. Of several at once one is
+        the first, in whatever process. Raises Unavailable or StoreUnavailable."""
 
     async def close(self) -> None:
         """Closes every connection."""

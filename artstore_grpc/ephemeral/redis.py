@@ -122,7 +122,7 @@ class RedisLimiter:
         logger: FilteringBoundLogger | None = None,
     ) -> None:
         self._owned = isinstance(server, str)
-        self._client = _client(server) if isinstance(server, str) else server
+        self._client = client_of(server) if isinstance(server, str) else server
         self._script = self._client.register_script(WINDOW_SCRIPT)
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._fallback = fallback
@@ -221,7 +221,8 @@ class RedisLimiter:
         self._log.info("limits are shared again")
 
 
-def _client(url: str) -> Redis:
+def client_of(url: str) -> Redis:
+    """A client of this package's: its calls are bounded by whoever makes them."""
     # No retries: a second attempt takes as long as the first, and there is a fallback. No timeouts but ours: with its
     # own, redis-py calls asyncio.wait_for, which before Python 3.12 can swallow the cancellation that ours is made of.
     return Redis.from_url(

@@ -16,6 +16,7 @@ from artstore_grpc.accounts import Draft
 from artstore_grpc.audiences import Audiences
 from artstore_grpc.changes import Target, etag
 from artstore_grpc.errors import invalid
+from artstore_grpc.public_keys import registered
 
 MUTABLE = (
     "name",
@@ -26,6 +27,7 @@ MUTABLE = (
     "audiences",
     "served_audiences",
     "introspection_only",
+    "public_keys",
 )
 """What an update mask may name."""
 
@@ -83,6 +85,15 @@ def secret_message(secret: model.Secret) -> pb.Secret:
     )
 
 
+def public_key_message(key: model.PublicKey) -> pb.PublicKey:
+    return pb.PublicKey(thumbprint=key.thumbprint, kid=key.kid, alg=key.algorithm, **key.jwk)
+
+
+def offered(message: pb.PublicKey) -> dict[str, str]:
+    """A key as a JWK, not checked yet; `thumbprint` is output only."""
+    return {field.name: value for field, value in message.ListFields() if field.name != "thumbprint"}
+
+
 def account_message(account: model.Account, audiences: Audiences, now: datetime) -> pb.ServiceAccount:
     """An account as it stands at `now`, its defaults resolved."""
     return pb.ServiceAccount(
@@ -97,6 +108,7 @@ def account_message(account: model.Account, audiences: Audiences, now: datetime)
         audiences=audiences.allowed(account),
         served_audiences=account.served_audiences,
         introspection_only=account.introspection_only,
+        public_keys=[public_key_message(key) for key in account.public_keys],
         is_system=account.is_system,
         secrets=[secret_message(secret) for secret in account.live_secrets(now)],
         etag=etag(account),
@@ -108,9 +120,9 @@ def account_message(account: model.Account, audiences: Audiences, now: datetime)
     )
 
 
-def draft(message: pb.ServiceAccount) -> Draft:
+def draft(message: pb.ServiceAccount, *, without_secret: bool = False) -> Draft:
     """What to create; output-only fields are ignored (AIP-203)."""
-    return Draft(**changes(message, tuple(name for name in MUTABLE)))
+    return Draft(**changes(message, MUTABLE), without_secret=without_secret)
 
 
 def changes(message: pb.ServiceAccount, names: tuple[str, ...]) -> dict[str, Any]:
@@ -124,6 +136,8 @@ def value_of(message: pb.ServiceAccount, name: str) -> Any:
         return role_of(value)
     if name == "rate_limit":
         return value or model.DEFAULT_RATE_LIMIT
+    if name == "public_keys":
+        return registered([offered(key) for key in value])
     return tuple(value) if name in ("scopes", "audiences", "served_audiences") else value
 
 

@@ -36,7 +36,8 @@ class ServiceAccountService:
     ) -> pb.CreateServiceAccountResponse:
         if not request.HasField("service_account"):
             raise invalid("service_account", "is missing")
-        answer = await self._accounts.create(draft(request.service_account), caller(call), retry(request, call))
+        drafted = draft(request.service_account, without_secret=request.without_secret)
+        answer = await self._accounts.create(drafted, caller(call), retry(request, call))
         return pb.CreateServiceAccountResponse(
             service_account=self._message(answer.account), client_secret=answer.client_secret
         )
@@ -93,7 +94,10 @@ class ServiceAccountService:
 
     async def RotateSecret(self, request: pb.RotateSecretRequest, call: Call) -> pb.RotateSecretResponse:
         overlap = interval(request.overlap, "overlap") if request.HasField("overlap") else None
-        answer = await self._rotation.rotate_secret(target(request), caller(call), overlap, retry(request, call))
+        answer = await self._rotation.rotate_secret(
+            target(request), caller(call), overlap, retry(request, call), revoke_tokens=request.revoke_tokens
+        )
+        assert answer.secret is not None
         return pb.RotateSecretResponse(
             service_account=self._message(answer.account),
             client_secret=answer.client_secret,

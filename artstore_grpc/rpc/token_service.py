@@ -11,6 +11,7 @@ from artstore.identity.v1 import token_service_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from artstore_grpc import tokens
+from artstore_grpc.assertions import TAKEN
 from artstore_grpc.call import Call
 from artstore_grpc.errors import invalid
 from artstore_grpc.keys import MAX_VERIFIED, Keyring
@@ -27,8 +28,8 @@ from artstore_grpc.watches import Watches
 
 BEARER = "Bearer"
 """RFC 6750."""
-CLIENT_AUTHENTICATION = ("client_secret_basic", "client_secret_post")
-"""RFC 8414's names for RFC 6749 §2.3.1's two ways."""
+CLIENT_AUTHENTICATION = ("client_secret_basic", "client_secret_post", "private_key_jwt")
+"""RFC 8414's names for RFC 6749 §2.3.1's two ways and for RFC 7523's."""
 
 
 class TokenService:
@@ -105,6 +106,9 @@ class TokenService:
             revocation_endpoint=f"{self._issuer}/oauth2/revoke",
             revocation_endpoint_auth_methods_supported=CLIENT_AUTHENTICATION,
             revocations_uri=f"{self._issuer}/.well-known/revocations",
+            token_endpoint_auth_signing_alg_values_supported=TAKEN,
+            introspection_endpoint_auth_signing_alg_values_supported=TAKEN,
+            revocation_endpoint_auth_signing_alg_values_supported=TAKEN,
             service_documentation=f"{self._issuer}/docs",
         )
 

@@ -78,6 +78,12 @@ class Unit(Protocol):
     async def add_revocation(self, revocation: Revocation) -> bool:
         """Inserts a revocation; False when the `jti` was revoked before."""
 
+    async def live_revocations(self, account_id: str, now: datetime) -> int:
+        """How many revocations of an account's tokens have not expired by `now`, this unit's own included."""
+
+    async def drop_revocations(self, account_id: str) -> None:
+        """Deletes every revocation of an account's tokens."""
+
     async def replay(self, key: bytes) -> Replay | None:
         """What a request_id was answered."""
 
@@ -194,6 +200,10 @@ class Store(Protocol):
     async def set_tag(self, secret_id: str, tag: bytes) -> None:
         """Stores the tag that a secret's first success earned; no ledger row, nothing if the secret is gone."""
 
+    async def use_assertion(self, key: bytes, expire_time: datetime) -> bool:
+        """Notes an assertion as used until `expire_time`, without a ledger row; False when it was before. Of several
+        at once one is the first."""
+
     async def flush_uses(self, uses: Sequence[SecretUse]) -> None:
         """Writes last uses, newer ones only; no ledger row."""
 
@@ -204,8 +214,8 @@ class Store(Protocol):
         """Gives a lease back early, if it is still this holder's."""
 
     async def purge_expired(self, now: datetime, replays_before: datetime, limit: int) -> int:
-        """Deletes at most `limit` revocations that expired by `now`, and at most `limit` replays made before
-        `replays_before`; returns how many of both."""
+        """Deletes at most `limit` each of revocations and used assertions that expired by `now`, and of replays made
+        before `replays_before`; returns how many in all."""
 
     async def purgeable_accounts(self, deleted_before: datetime, limit: int) -> list[str]:
         """Ids of accounts deleted before a time."""

@@ -151,12 +151,12 @@ def _in_state(state: State, now: datetime) -> ColumnElement[bool]:
     """`model.Account.state` as SQL."""
     present = accounts.c.delete_time.is_(None)
     running = and_(present, ~accounts.c.suspended)
-    expires = accounts.c.secret_expire_time
+    expires, lasting = accounts.c.secret_expire_time, accounts.c.has_public_keys
     return {
         State.DELETED: ~present,
         State.SUSPENDED: and_(present, accounts.c.suspended),
-        State.EXPIRED: and_(running, expires.is_not(None), expires <= now),
-        State.ACTIVE: and_(running, or_(expires.is_(None), expires > now)),
+        State.EXPIRED: and_(running, ~lasting, expires.is_not(None), expires <= now),
+        State.ACTIVE: and_(running, or_(lasting, expires.is_(None), expires > now)),
     }[state]
 
 

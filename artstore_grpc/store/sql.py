@@ -37,6 +37,7 @@ from artstore_grpc.store.queries import (
     REFUSED_ACCOUNTS,
     account_page,
     all_signing_keys,
+    insert_into,
     replay_by_key,
 )
 from artstore_grpc.store.unit import SqlUnit
@@ -153,6 +154,11 @@ class SqlStore:
         async with self._database.transaction() as transaction:
             await transaction.execute(update(tables.secrets).where(tables.secrets.c.id == secret_id).values(tag=tag))
 
+    async def use_assertion(self, key: bytes, expire_time: datetime) -> bool:
+        used = insert_into(tables.assertions, self.dialect).values(key=key, expire_time=expire_time)
+        async with self._database.transaction() as transaction:
+            return (await transaction.execute(used.on_conflict_do_nothing())).rowcount == 1
+
     async def flush_uses(self, uses: Sequence[SecretUse]) -> None:
         if uses:
             async with self._database.transaction() as transaction:
@@ -165,11 +171,14 @@ class SqlStore:
         await leases.release(self._database, lease)
 
     async def purge_expired(self, now: datetime, replays_before: datetime, limit: int) -> int:
-        revocations, replays = tables.revocations.c, tables.replays.c
-        expired = _delete_some(revocations.jti, revocations.expire_time <= now, limit)
-        forgotten = _delete_some(replays.key, replays.create_time < replays_before, limit)
+        revocations, assertions, replays = tables.revocations.c, tables.assertions.c, tables.replays.c
+        batches = (
+            _delete_some(revocations.jti, revocations.expire_time <= now, limit),
+            _delete_some(assertions.key, assertions.expire_time <= now, limit),
+            _delete_some(replays.key, replays.create_time < replays_before, limit),
+        )
         async with self._database.transaction() as transaction:
-            return (await transaction.execute(expired)).rowcount + (await transaction.execute(forgotten)).rowcount
+            return sum([(await transaction.execute(batch)).rowcount for batch in batches])
 
     async def purgeable_accounts(self, deleted_before: datetime, limit: int) -> list[str]:
         deleted = tables.accounts.c.delete_time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, bindparam, delete, exists, func, insert, select, update
@@ -104,6 +105,14 @@ class SqlUnit:
 
     async def add_revocation(self, revocation: Revocation) -> bool:
         return await self._insert_new(tables.revocations, rows.revocation_values(revocation))
+
+    async def live_revocations(self, account_id: str, now: datetime) -> int:
+        revocations = tables.revocations.c
+        live = (revocations.account_id == account_id) & (revocations.expire_time > now)
+        return int(await self._transaction.value(select(func.count()).select_from(tables.revocations).where(live)))
+
+    async def drop_revocations(self, account_id: str) -> None:
+        await self._transaction.execute(delete(tables.revocations).where(tables.revocations.c.account_id == account_id))
 
     async def replay(self, key: bytes) -> Replay | None:
         found = await self._transaction.rows(replay_by_key(key))

@@ -192,8 +192,9 @@ def beside(method: str, request: Any) -> dict[str, str]:
     """What goes into the query where the body is the resource."""
     if method == "UpdateServiceAccount" and request.update_mask.paths:
         return {"update_mask": ",".join(request.update_mask.paths)}
-    if method == "CreateServiceAccount" and request.request_id:
-        return {"request_id": request.request_id}
+    if method == "CreateServiceAccount":
+        given = {"request_id": request.request_id, "without_secret": "true" if request.without_secret else ""}
+        return {name: value for name, value in given.items() if value}
     return {}
 
 

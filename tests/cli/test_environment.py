@@ -238,6 +238,7 @@ def test_credentials(tmp_path: Path) -> None:
         ({}, "ARTSTORE_CLIENT_ID"),
         ({"ARTSTORE_CLIENT_SECRET": "x"}, "ARTSTORE_CLIENT_ID"),
         ({"ARTSTORE_CLIENT_ID": "me"}, "ARTSTORE_CLIENT_SECRET"),
+        ({"ARTSTORE_CLIENT_KEY": "x"}, "ARTSTORE_CLIENT_ID"),
     ],
 )
 def test_credentials_not_given(environ: dict[str, str], missing: str) -> None:
@@ -274,3 +275,12 @@ def test_known_variables_are_not() -> None:
     }
     known = dict.fromkeys(environment.known_variables(), "x")
     assert environment.warnings({**known, **kubernetes, "ARTSTORE_TEST_REDIS_URL": "x"}) == []
+
+
+def test_a_key_in_place_of_a_secret() -> None:
+    """A private key is enough; beside a secret it is a contradiction."""
+    given = {"ARTSTORE_CLIENT_ID": "me", "ARTSTORE_CLIENT_KEY": "key"}
+    assert environment.credentials(given).private_key == "key"
+    assert "key'" not in repr(environment.credentials(given))
+    with pytest.raises(InvalidSettings, match="both given"):
+        environment.credentials({**given, "ARTSTORE_CLIENT_SECRET": "x"})

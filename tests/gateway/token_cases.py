@@ -105,7 +105,7 @@ TWO_AUTHENTICATIONS = [
         "RFC7521-4.2.1 an assertion by a key that is not registered",
         f"{GRANT}&client_id={{id}}&client_assertion_type={ASSERTION_TYPE}&client_assertion={JWT}",
     ),
-    unknown(
+    bad(
         "RFC7521-4.2.1 an assertion of an unknown type",
         f"{GRANT}&client_id={{id}}&client_assertion_type=x&client_assertion=y",
     ),

@@ -14,9 +14,11 @@ from artstore.identity.v1 import service_account_service_pb2 as pb
 from artstore.identity.v1 import token_service_pb2 as tokens_pb
 from google.protobuf.duration_pb2 import Duration
 
-from artstore_grpc import secrets, vault
+from artstore_grpc import assertions, secrets, vault
+from artstore_grpc.public_keys import MAX_PUBLIC_KEYS
 from artstore_grpc.rpc.status import DETAILS_KEY
 from tests.installation import Account, Installation
+from tests.signers import Signer
 
 GRANT = "client_credentials"
 Credentials = tuple[str, str]
@@ -136,6 +138,104 @@ def without_denial(answer: bytes, before: bytes) -> bytes:
 
 DENIAL_ID_LENGTH = 171
 """96 bytes sealed: 4 of key id, 12 of nonce and 16 of authentication tag more, in base64."""
+
+
+class Signed:
+    """Assertions that must all fail alike, by why they do. Each is made anew, by a key that fits nowhere else."""
+
+    def __init__(self, service: Installation) -> None:
+        self.service = service
+        self.bearer = service.bearer()
+        self.signer, self.stranger = Signer("ES256"), Signer("ES256", 9)
+        self.accounts = {name: self._account(*keys) for name, keys in self._keys().items()}
+        for verb in ("Suspend", "Delete"):
+            request = getattr(pb, f"{verb}ServiceAccountRequest")(id=self.accounts[verb].id)
+            getattr(service.accounts, f"{verb}ServiceAccount")(request, metadata=self.bearer)
+
+    def _keys(self) -> dict[str, list[Signer]]:
+        several = [Signer("ES256", number) for number in range(3)]
+        one = [self.signer]
+        return {
+            "no key": [],
+            "one key": one,
+            "several": several,
+            "Suspend": one,
+            "Delete": one,
+            "RSA": [Signer("RS256")],
+        }
+
+    def _account(self, *signers: Signer) -> Account:
+        return self.service.account("user", public_keys=[each.public for each in signers])
+
+    def made(self, reason: str) -> str:
+        by, name, changes = SIGNED[reason]
+        client_id = self.accounts[name].client_id if name else "sa_dev_nobody_00000000"
+        signer = self.signer if by == "own" else self.stranger
+        return signer.assertion(client_id, self.service.issuer, **changes)
+
+
+SIGNED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "unknown id": ("stranger", "", {}),
+    "no key": ("stranger", "no key", {}),
+    "a key of another algorithm": ("stranger", "RSA", {}),
+    "wrong signature": ("stranger", "one key", {}),
+    "wrong signature, several keys": ("stranger", "several", {}),
+    "suspended, wrong signature": ("stranger", "Suspend", {}),
+    "deleted, wrong signature": ("stranger", "Delete", {}),
+}
+"""What a stranger can send without a key of the account's: who signs, for which account, with which header."""
+OWNED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "suspended": ("own", "Suspend", {}),
+    "deleted": ("own", "Delete", {}),
+    "expired": ("own", "one key", {"exp": 1}),
+    "another audience": ("own", "one key", {"aud": "https://other.test"}),
+}
+"""What takes the account's own key: it may cost less, but answers the same."""
+SIGNED |= OWNED
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signed]:
+    with Installation(tmp_path_factory.mktemp("signed")) as service:
+        yield Signed(service)
+
+
+def by_assertion(service: Installation, assertion: str) -> bytes:
+    """The whole answer, without its denial id."""
+    kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+    request = tokens_pb.IssueTokenRequest(grant_type=GRANT, client_assertion_type=kind, client_assertion=assertion)
+    with pytest.raises(grpc.RpcError) as refused:
+        service.tokens.IssueToken(request)
+    error: Any = refused.value
+    details = dict(error.trailing_metadata())[DETAILS_KEY]
+    return error.code().name.encode() + error.details().encode() + without_denial(details, b"denial_id\x12\xab\x01")
+
+
+@pytest.mark.parametrize("reason", SIGNED)
+def test_one_answer_for_assertions(signed: Signed, reason: str) -> None:
+    """Every failed assertion is answered as an unknown id's wrong secret is, to the byte."""
+    assert by_assertion(signed.service, signed.made(reason)) == over_grpc(signed.service, unknown())
+
+
+@pytest.mark.parametrize("kid", ["", "named"])
+@pytest.mark.parametrize("reason", [reason for reason in SIGNED if reason not in OWNED])
+def test_same_work_for_assertions(signed: Signed, reason: str, kid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a kid ten signatures are checked, with one a single one, whoever the assertion is said to be by: there is
+    no telling an account with keys from one without, or from none."""
+    checked: list[str] = []
+    original = assertions.verifies
+
+    def counted(assertion: assertions.Assertion, key: Any) -> bool:
+        checked.append(assertion.algorithm)
+        return original(assertion, key)
+
+    monkeypatch.setattr(assertions, "verifies", counted)
+    by, name, _ = SIGNED[reason]
+    client_id = signed.accounts[name].client_id if name else "sa_dev_nobody_00000000"
+    header = {"kid": signed.signer.thumbprint} if kid else {}
+    by_assertion(signed.service, signed.stranger.assertion(client_id, signed.service.issuer, header=header))
+    assert by == "stranger"
+    assert checked == ["ES256"] * (1 if kid else MAX_PUBLIC_KEYS)
 
 
 @pytest.mark.parametrize("ask", [over_grpc, over_http])

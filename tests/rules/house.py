@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from artstore_grpc.accounts import Accounts
+from artstore_grpc.assertions import Assertions, StoredUsedAssertions
 from artstore_grpc.attempts import Attempts
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
@@ -61,6 +62,13 @@ async def opened(store: SqlStore, vault: Vault, now: Callable[[], datetime], che
         keyring=Keyring(store, vault, now, algorithm="RS256", issuer=ISSUER),
         vault=vault,
         attempts=Attempts(store=store, replica=replica, failures=MemoryLimiter(), **shared),
+        assertions=Assertions(
+            replica=replica,
+            used=StoredUsedAssertions(store, replica),
+            failures=MemoryLimiter(),
+            issuer=ISSUER,
+            now=now,
+        ),
         usage=usage,
         issuer=ISSUER,
         audience="artstore",

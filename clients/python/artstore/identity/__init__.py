@@ -1,5 +1,6 @@
 """The Python client of the ArtStore identity service: `Client` for asyncio, `get_token` for everything else."""
 
+from artstore.identity.assertions import client_assertion
 from artstore.identity.client import Client, get_token
 from artstore.identity.errors import (
     AlreadyExists,
@@ -23,7 +24,7 @@ from artstore.identity.errors import (
     Violation,
 )
 from artstore.identity.trust import TrustFeed, TrustState
-from artstore.identity.v1.service_account_service_pb2 import Role, Secret, ServiceAccount, State
+from artstore.identity.v1.service_account_service_pb2 import PublicKey, Role, Secret, ServiceAccount, State
 
 __all__ = [
     "AlreadyExists",
@@ -41,6 +42,7 @@ __all__ = [
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
+    "PublicKey",
     "RateLimited",
     "Role",
     "Secret",
@@ -52,5 +54,6 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Violation",
+    "client_assertion",
     "get_token",
 ]

@@ -33,7 +33,6 @@ class AccountMethods(TokenMethods):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._issuer = ""
         self._admin_token = ""
         self._admin_token_deadline = 0.0
         self._admin_token_lock = asyncio.Lock()
@@ -43,13 +42,16 @@ class AccountMethods(TokenMethods):
         return ServiceAccountServiceStub(self.channel)
 
     async def create_service_account(
-        self, service_account: pb.ServiceAccount, *, request_id: str = ""
+        self, service_account: pb.ServiceAccount, *, request_id: str = "", without_secret: bool = False
     ) -> pb.CreateServiceAccountResponse:
-        """Creates an account; the answer has its first secret, shown this once.
+        """Creates an account; the answer has its first secret, shown this once, unless `without_secret` is asked for an
+        account with `public_keys`.
 
         `request_id`, a random UUID, makes a retry safe (AIP-155). Raises AlreadyExists when the name is taken.
         """
-        request = pb.CreateServiceAccountRequest(service_account=service_account, request_id=request_id)
+        request = pb.CreateServiceAccountRequest(
+            service_account=service_account, request_id=request_id, without_secret=without_secret
+        )
         return await self._administer(self._accounts.CreateServiceAccount, request)
 
     async def get_service_account(self, id: str) -> pb.ServiceAccount:
@@ -106,15 +108,24 @@ class AccountMethods(TokenMethods):
         return (await self._administer(self._accounts.ActivateServiceAccount, request)).service_account
 
     async def rotate_secret(
-        self, id: str, *, overlap: timedelta | None = None, etag: str = "", request_id: str = ""
+        self,
+        id: str,
+        *,
+        overlap: timedelta | None = None,
+        revoke_tokens: bool = False,
+        etag: str = "",
+        request_id: str = "",
     ) -> pb.RotateSecretResponse:
         """Makes a new secret, shown this once; the old one lives on for `overlap` (0 to 30 days; None: 24 hours).
 
+        `revoke_tokens`, with an `overlap` of 0 only, also makes every token void that the account was issued before.
         With this client's own `client_id` it authenticates by its secret, since no account may rotate with an access
         token of its own; this client uses the new secret from then on. Raises FailedPrecondition with two in use.
         """
-        request = pb.RotateSecretRequest(id=id, etag=etag, overlap=_duration(overlap), request_id=request_id)
-        if id != self.client_id:
+        request = pb.RotateSecretRequest(
+            id=id, etag=etag, overlap=_duration(overlap), request_id=request_id, revoke_tokens=revoke_tokens
+        )
+        if id != self.client_id or not self._client_secret:
             return await self._administer(self._accounts.RotateSecret, request)
         basic = basic_authorization(self.client_id, self._client_secret)
         answer = await self.call(self._accounts.RotateSecret, request, (("authorization", basic),))
@@ -145,9 +156,8 @@ class AccountMethods(TokenMethods):
 
     async def _get_admin_token(self) -> None:
         started = time.monotonic()
-        self._issuer = self._issuer or (await self.server_metadata()).issuer
         try:
-            answer = await self.issue_token(audience=[self._issuer])
+            answer = await self.issue_token(audience=[await self.issuer()])
         except InvalidTarget as error:
             # To the caller of an account method this is no wrong audience: it named none.
             message = "This account may not manage accounts."

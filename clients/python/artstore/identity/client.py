@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from datetime import timedelta
 
+from artstore.identity.assertions import KeyText
 from artstore.identity.audit import AuditMethods
 from artstore.identity.connection import DEFAULT_TIMEOUT
 from artstore.identity.keys import KeyMethods
@@ -22,16 +23,20 @@ class Client(KeyMethods, AuditMethods):
 def get_token(
     target: str,
     client_id: str,
-    client_secret: str,
+    client_secret: str = "",
     *,
+    private_key: KeyText | None = None,
+    issuer: str | None = None,
     scope: str = "",
     audience: Iterable[str] = (),
     timeout: timedelta = DEFAULT_TIMEOUT,
 ) -> str:
-    """Gets one access token and closes the connection; for programs that run no event loop. As `Client.issue_token`."""
+    """Gets one access token and closes the connection; for programs that run no event loop. As `Client.issue_token`;
+    `private_key` and `issuer` as `Client` has them."""
 
     async def get() -> str:
-        async with Client(target, client_id=client_id, client_secret=client_secret, timeout=timeout) as client:
+        account = {"client_id": client_id, "client_secret": client_secret, "issuer": issuer}
+        async with Client(target, **account, private_key=private_key, timeout=timeout) as client:
             return (await client.issue_token(scope=scope, audience=audience)).access_token
 
     return asyncio.run(get())

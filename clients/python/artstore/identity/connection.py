@@ -12,6 +12,8 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote_plus
 
 import grpc
+from artstore.identity import assertions
+from artstore.identity.assertions import KeyText
 from artstore.identity.errors import from_rpc_error
 
 Answer = TypeVar("Answer")
@@ -54,19 +56,29 @@ class Connection:
         *,
         client_id: str | None = None,
         client_secret: str | None = None,
+        private_key: KeyText | None = None,
+        issuer: str | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         """Connects to `target`, a gRPC name such as `127.0.0.1:50051`, on the first call.
 
-        `client_id` and `client_secret` are the account's; public methods need none. `timeout` is the deadline of each
-        call. `credentials` are the channel's (TLS); None is plain text.
+        `client_id` and `client_secret` are the account's; public methods need none. In place of a secret an account may
+        have a `private_key` (a JWK or PEM; RSA, P-256 or Ed25519) whose public half is registered with it: each call
+        then makes an assertion for `issuer`, the service's issuer identifier. None: what the service says it is; give
+        it where the key is used elsewhere too, since a false service could have an assertion for the other made.
+        `timeout` is the deadline of each call. `credentials` are the channel's (TLS); None is plain text. Raises
+        ValueError for a key that can't be read, and for a secret beside a key.
         """
+        if client_secret and private_key is not None:
+            raise ValueError("give client_secret or private_key, not both.")
         if timeout <= timedelta(0):
             raise ValueError("timeout must be positive: gRPC reads zero as no deadline at all.")
         self.target = target
         self.client_id = client_id or ""
         self._client_secret = client_secret or ""
+        self._private_key = None if private_key is None else assertions.private_key(private_key)
+        self._issuer = issuer or ""
         self._timeout_seconds = timeout.total_seconds()
         self._credentials = credentials
         self._opened: grpc.aio.Channel | None = None

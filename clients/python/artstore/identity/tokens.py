@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING
 
 import grpc
+from artstore.identity.assertions import ASSERTION_TYPE, client_assertion
 from artstore.identity.connection import Connection
 from artstore.identity.errors import from_rpc_error
 from artstore.identity.v1 import token_service_pb2 as pb
@@ -34,8 +35,7 @@ class TokenMethods(Connection):
         """
         request = pb.IssueTokenRequest(
             grant_type=CLIENT_CREDENTIALS,
-            client_id=self.client_id,
-            client_secret=self._client_secret,
+            **await self._credentials_fields(),
             scope=scope,
             audience=audience,
         )
@@ -46,8 +46,7 @@ class TokenMethods(Connection):
         request = pb.IntrospectTokenRequest(
             token=token,
             token_type_hint=token_type_hint,
-            client_id=self.client_id,
-            client_secret=self._client_secret,
+            **await self._credentials_fields(),
         )
         return await self.call(self._tokens.IntrospectToken, request)
 
@@ -56,10 +55,22 @@ class TokenMethods(Connection):
         request = pb.RevokeTokenRequest(
             token=token,
             token_type_hint=token_type_hint,
-            client_id=self.client_id,
-            client_secret=self._client_secret,
+            **await self._credentials_fields(),
         )
         await self.call(self._tokens.RevokeToken, request)
+
+    async def issuer(self) -> str:
+        """The service's issuer identifier (RFC 8414 §2): the one that was given, else asked for once."""
+        if not self._issuer:
+            self._issuer = (await self.server_metadata()).issuer
+        return self._issuer
+
+    async def _credentials_fields(self) -> dict[str, str]:
+        """What authenticates one call, as the fields of its request: an assertion is good for one."""
+        if self._private_key is None:
+            return {"client_id": self.client_id, "client_secret": self._client_secret}
+        assertion = client_assertion(self.client_id, await self.issuer(), self._private_key)
+        return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
 
     async def json_web_key_set(self) -> pb.GetJsonWebKeySetResponse:
         """The public keys that verify the service's tokens (RFC 7517), and how long they may be kept."""
