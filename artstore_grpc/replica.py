@@ -27,6 +27,8 @@ POLL_TIMEOUT = timedelta(seconds=2)
 """After so long without an answer the database counts as down."""
 BEAT_INTERVAL = timedelta(seconds=1)
 """How often those who follow are told that nothing is missing (DESIGN §3, WatchTrust)."""
+STALL_SECONDS = 10.0
+"""How late a poll may be, on a busy machine, before that counts as having been stopped."""
 FORGET_INTERVAL = timedelta(minutes=1)
 """How often expired revocations are dropped; till then they only refuse tokens that have expired anyway."""
 BATCH = 1000
@@ -108,9 +110,11 @@ class Replica:
 
     @property
     def serving(self) -> bool:
-        """Whether remembered accounts may be served: the database is up, or the outage window has not ended."""
-        since = self.outage_since
-        return since is None or self._monotonic() - since < self._window_seconds
+        """Whether remembered accounts may be served: the database is up, or the outage window has not ended. A process
+        that was stopped for longer than that knows nothing either, until its next poll: its keys may be gone."""
+        if self.outage_since is None:
+            return self._monotonic() - self._as_of < self._window_seconds + STALL_SECONDS
+        return self._monotonic() - self.outage_since < self._window_seconds
 
     @property
     def staleness_seconds(self) -> float:

@@ -15,7 +15,7 @@ from artstore_grpc.notary import Notary
 from artstore_grpc.store import rows, tables
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.telemetry.logs import configured
-from artstore_grpc.vault import Vault, new_key
+from artstore_grpc.vault import Vault, new_root
 from tests.installation import Clock, Log
 from tests.store.samples import event
 
@@ -28,7 +28,7 @@ class Ledger:
 
     def __init__(self, store: SqlStore) -> None:
         self.store, self.clock, self.log = store, Clock(), Log()
-        self.vault = Vault(new_key())
+        self.vault = Vault(new_root())
         self.notary = self.another_notary("one")
         self.audit = Audit(store, self.vault, self.notary)
 

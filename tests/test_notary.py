@@ -14,7 +14,7 @@ from artstore_grpc.checkpoints import CheckpointBroken, NotSigned
 from artstore_grpc.errors import LeaseLost
 from artstore_grpc.model import EventKind
 from artstore_grpc.store.sql import SqlStore
-from artstore_grpc.vault import Vault, WrongKey, new_key
+from artstore_grpc.vault import Vault, WrongKey, new_root
 from tests.auditing import EVERY, Ledger, rechained, signing_every
 
 
@@ -42,7 +42,7 @@ async def test_one_key_however_many_start(kept: Ledger) -> None:
 
 async def test_another_key_encryption_key(kept: Ledger) -> None:
     """A start under another key-encryption key is refused."""
-    kept.vault = Vault(new_key())
+    kept.vault = Vault(new_root())
     with pytest.raises(WrongKey):
         await kept.another_notary("two").load()
 

@@ -18,7 +18,7 @@ from artstore_grpc.model import Checkpoint, EventKind, LedgerRow
 from artstore_grpc.notary import sealed_key
 from artstore_grpc.store import rows, tables
 from artstore_grpc.store.sql import SqlStore
-from artstore_grpc.vault import Vault, new_key
+from artstore_grpc.vault import Vault, new_root
 from tests.auditing import Ledger, rechained, signing_every
 from tests.store.samples import event
 
@@ -186,7 +186,7 @@ async def test_a_checkpoint_signed_by_another_key(kept: Ledger, known: str) -> N
     pair = checkpoints.generate()
     forged = checkpoints.made(pair, 2, (checkpoint.sequence, checkpoint.hash), checkpoint.time, before)
     await kept.alter_checkpoint(2, kid=forged.kid, signature=forged.signature)
-    key = sealed_key(Vault(new_key()), pair, checkpoint.time)
+    key = sealed_key(Vault(new_root()), pair, checkpoint.time)
     if known != "not stored":
         key = key if known.startswith("sealed") else replace(key, sealed=b'{"kty":"OKP"}')
         await kept.execute(insert(tables.ledger_keys).values(rows.ledger_key_values(key)))

@@ -59,6 +59,7 @@ BY_ERROR: tuple[tuple[type[Exception], Exit], ...] = (
     (identity.PermissionDenied, Exit.PERMISSION_DENIED),
     (identity.NotFound, Exit.NOT_FOUND),
     (identity.Conflict, Exit.CONFLICT),
+    (identity.OutOfRange, Exit.INVALID),
     (identity.Unavailable, Exit.UNAVAILABLE),
     (identity.RateLimited, Exit.RATE_LIMITED),
     (InvalidSettings, Exit.INVALID),

@@ -61,6 +61,7 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("BCRYPT_THREADS", "64", 64),
     ("BCRYPT_QUEUE", "1", 1),
     ("MAX_IN_FLIGHT", "100000", 100_000),
+    ("MAX_STREAMS", "1", 1),
     ("DATABASE_POOL_SIZE", "5", 5),
 ]
 
@@ -125,6 +126,7 @@ REFUSED = [
     ("BCRYPT_THREADS", "0"),
     ("BCRYPT_QUEUE", "ten"),
     ("MAX_IN_FLIGHT", "1_000"),
+    ("MAX_STREAMS", "0"),
     ("DATABASE_POOL_SIZE", "9" * 400),
 ]
 

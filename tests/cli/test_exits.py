@@ -33,6 +33,7 @@ ERRORS: list[tuple[Exception, int]] = [
     (identity.AlreadyExists(UNKNOWN, "R", "m"), 7),
     (identity.EtagMismatch(UNKNOWN, "R", "m"), 7),
     (identity.FailedPrecondition(UNKNOWN, "R", "m"), 7),
+    (identity.OutOfRange(UNKNOWN, "R", "m"), 10),
     (identity.Unavailable(UNKNOWN, "R", "m"), 8),
     (identity.DeadlineExceeded(UNKNOWN, "R", "m"), 8),
     (identity.RateLimited(UNKNOWN, "R", "m"), 9),

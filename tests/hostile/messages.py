@@ -78,6 +78,8 @@ def single(victim: Victim, field: FieldDescriptor) -> st.SearchStrategy[Any]:
     kind = field.cpp_type
     if kind == FieldDescriptor.CPPTYPE_BOOL:
         return st.booleans()
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return st.one_of(st.binary(max_size=40), st.just(bytes(32)))
     if kind == FieldDescriptor.CPPTYPE_STRING:
         text = st.text(st.characters(codec="utf-8"), max_size=40)
         return st.one_of(st.sampled_from([*known(victim, field.name), *STRINGS]), text)
