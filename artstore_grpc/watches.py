@@ -87,7 +87,8 @@ class Watches:
                     self._check_key(token)
                 changes = self.trust.changes_after(sequence)
                 if changes or beats != self.trust.beats:
-                    beats = self.trust.beats
+                    if not changes:
+                        beats = self.trust.beats
                     sequence, hash = self.trust.head  # noqa: A001
                     yield News(sequence, hash, changes)
                 else:

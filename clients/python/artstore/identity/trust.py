@@ -200,9 +200,10 @@ class TrustFeed:
 
     def _take(self, message: pb.WatchTrustResponse) -> None:
         self.state.apply(message)
-        if message.WhichOneof("content") == "snapshot":  # what its server knows, which may be cut off itself
-            if message.snapshot.last:
-                self._ready.set()
+        kind = message.WhichOneof("content")
+        if kind == "snapshot" and message.snapshot.last:
+            self._ready.set()
+        if kind != "heartbeat":  # the rest is what its server knows, which may be cut off itself
             return
         self._confirmed_at = self._monotonic()
         if self._confirmed_at >= self._forget_at:
