@@ -169,7 +169,9 @@ async def parts(
             keyring=keyring,
             vault=vault,
             attempts=attempts,
-            assertions=Assertions(replica=replica, used=used, failures=failures, issuer=issuer, now=now),
+            assertions=Assertions(
+                replica=replica, used=used, limiter=limiter, failures=failures, issuer=issuer, now=now
+            ),
             usage=usage,
             issuer=issuer,
             audience=settings.audience,
@@ -194,7 +196,7 @@ async def parts(
             now=now,
         )
         rotation = Rotation(changes=changes, hasher=hasher, usage=usage, now=now)
-        watches = Watches(replica, now, max_streams=settings.max_streams)
+        watches = Watches(replica, keyring, now, max_streams=settings.max_streams)
         revocations = Revocations(replica, keyring, now, issuer=issuer)
         servicers: dict[str, object] = {
             "TokenService": TokenService(tokens, keyring, signing_keys, watches, revocations, metrics, issuer),

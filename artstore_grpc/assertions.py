@@ -140,9 +140,17 @@ class Assertions:
     """Verifies assertions for this issuer."""
 
     def __init__(
-        self, *, replica: Replica, used: UsedAssertions, failures: Limiter, issuer: str, now: Callable[[], datetime]
+        self,
+        *,
+        replica: Replica,
+        used: UsedAssertions,
+        limiter: Limiter,
+        failures: Limiter,
+        issuer: str,
+        now: Callable[[], datetime],
     ) -> None:
         self._replica = replica
+        self._limiter = limiter
         self._used = used
         self._failures = failures
         self._audiences = [issuer, f"{issuer}/oauth2/token"]
@@ -183,6 +191,9 @@ class Assertions:
         state = account.state(now)
         if state is not State.ACTIVE:
             raise BadAssertion(about(f"account is {state.value}", account))
+        wait = await self._limiter.peek(account.id, account.rate_limit)
+        if wait is not None:  # before it is used up, which costs a write
+            raise RateLimited("The account is over its rate limit.", retry_after=wait)
         expire_time = datetime.fromtimestamp(assertion.claims["exp"], UTC) + LEEWAY
         if not await self._used.use(use_key(account, assertion.claims["jti"]), expire_time, now):
             raise BadAssertion(about("assertion was used before", account))

@@ -103,6 +103,8 @@ class Authenticator:
     async def live(self, claims: dict[str, object]) -> Account | None:
         """The account of verified claims; None if the token was revoked, or its account is not active any more."""
         account = await self._replica.account(str(claims["sub"]))
+        if account is not None and int(str(claims.get("epoch", 0))) > account.epoch:
+            account = await self._replica.reread(account.client_id)  # another replica has raised it a moment ago
         if account is None or account.state(self._now()) is not State.ACTIVE:
             return None
         if claims.get("epoch") != account.epoch or self._replica.trust.is_revoked(str(claims["jti"])):

@@ -67,6 +67,8 @@ class Keyring:
         self._verified: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
         needed: jwt.ClaimsOption = {"essential": True}
         ours: jwt.ClaimsOption = {"essential": True, "value": issuer}
+        self.version = 0
+        """Grows whenever the keys are read anew."""
         self._begun = jwt.JWTClaimsRegistry(now=self._seconds, leeway=LEEWAY_SECONDS)
         self._rest = jwt.JWTClaimsRegistry(now=self._seconds, iss=ours, sub=needed, aud=needed, exp=needed, jti=needed)
 
@@ -165,6 +167,7 @@ class Keyring:
     def _hold(self, keys: dict[str, LoadedKey]) -> None:
         """Takes the published keys for all there are, and forgets what others have signed."""
         self._keys = keys
+        self.version += 1
         self._active = next((each for each in keys.values() if each.stored.state is KeyState.ACTIVE), None)
         self._known = Algorithms(algorithms=list({loaded.stored.algorithm for loaded in keys.values()}))
         self._verified.clear()

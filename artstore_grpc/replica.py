@@ -27,6 +27,7 @@ POLL_TIMEOUT = timedelta(seconds=2)
 """After so long without an answer the database counts as down."""
 BEAT_INTERVAL = timedelta(seconds=1)
 """How often those who follow are told that nothing is missing (DESIGN §3, WatchTrust)."""
+DEFECT_SECONDS = 1.0
 STALL_SECONDS = 10.0
 """How late a poll may be, on a busy machine, before that counts as having been stopped."""
 FORGET_INTERVAL = timedelta(minutes=1)
@@ -70,6 +71,7 @@ class Replica:
         self._on_keys = on_keys
         self._announce = announce
         self._keys_changed = True
+        self._replaced = False
         self._as_of = -math.inf
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._client_ids: dict[str, str] = {}
@@ -105,16 +107,16 @@ class Replica:
 
     @property
     def outage(self) -> bool:
-        """Whether the database is down."""
-        return self.outage_since is not None
+        """Whether the database is down, or was not heard of for so long (a process that was stopped) that it counts as
+        down until the next poll: what this process knows, its keys too, is as old."""
+        return self.outage_since is not None or self._monotonic() - self._as_of > STALL_SECONDS
 
     @property
     def serving(self) -> bool:
-        """Whether remembered accounts may be served: the database is up, or the outage window has not ended. A process
-        that was stopped for longer than that knows nothing either, until its next poll: its keys may be gone."""
-        if self.outage_since is None:
-            return self._monotonic() - self._as_of < self._window_seconds + STALL_SECONDS
-        return self._monotonic() - self.outage_since < self._window_seconds
+        """Whether remembered accounts may be served: the database is up, or the outage window has not ended."""
+        if self.outage_since is not None:
+            return self._monotonic() - self.outage_since < self._window_seconds
+        return self._monotonic() - self._as_of < self._window_seconds + STALL_SECONDS
 
     @property
     def staleness_seconds(self) -> float:
@@ -185,7 +187,8 @@ class Replica:
                 rows = await self._store.ledger(max(self.sequence - 1, 0), BATCH)
                 full = len(rows) == BATCH
                 if self.sequence and (not rows or (rows[0].sequence, rows[0].hash) != self.trust.head):
-                    await self._start_over()
+                    self._replaced = True
+                    self.wake()  # the tail begins anew, and has more time for that than a poll
                     return
                 for row in rows[1 if self.sequence else 0 :]:  # the first was applied, and is read to be compared
                     self._apply(row)
@@ -211,7 +214,11 @@ class Replica:
     async def tail(self) -> None:
         """One turn of the tail, until something is announced or POLL_INTERVAL has passed."""
         self._woken.clear()
-        await self.poll()
+        try:
+            await self.poll()
+        except Exception:
+            await asyncio.sleep(DEFECT_SECONDS)  # a loop that fails at once would do nothing else
+            raise
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_INTERVAL.total_seconds()):
                 await self._woken.wait()
@@ -221,12 +228,21 @@ class Replica:
         try:
             async with asyncio.timeout(POLL_TIMEOUT.total_seconds()):
                 await self.catch_up()
+            if self._replaced:
+                await self._start_over()
             self.outage_since = None
         except (StoreUnavailable, TimeoutError):
-            if self.outage_since is None:
-                self.outage_since = self._monotonic()
-        self._beat()
-        self._tell()
+            self._lose()
+        except Exception:
+            self._lose()  # whatever it is that can't be read, nothing new is known
+            raise
+        finally:
+            self._beat()
+            self._tell()
+
+    def _lose(self) -> None:
+        if self.outage_since is None:
+            self.outage_since = self._monotonic()
 
     def _tell(self) -> None:
         """Says once that the database went away, came back, or that the outage window has ended."""
@@ -237,10 +253,12 @@ class Replica:
 
     async def _start_over(self) -> None:
         """The ledger isn't the one that was applied (a restored backup, a failover that lost commits): forgets all."""
-        self._accounts.clear()
-        self._client_ids.clear()
-        self._misses.clear()
-        await self.load()
+        async with self._catching_up:
+            self._accounts.clear()
+            self._client_ids.clear()
+            self._misses.clear()
+            await self.load()
+            self._replaced = False
 
     def _remember(self, account: Account, sequence: int) -> None:
         """Keeps an account, unless a row was applied since it was read: that row may have been about it."""

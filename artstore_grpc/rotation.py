@@ -84,6 +84,9 @@ class Rotation:
                 if not revoke_tokens:
                     return rotated
                 detail["epoch"] = account.epoch + 1
+                await unit.drop_revocations(
+                    account.id
+                )  # of tokens that are void now; counted, they would void the next
                 return voided(rotated, self._now())
 
             detail: dict[str, Any] = {"secret_id": secret.id, "overlap_seconds": int(overlap.total_seconds())}

@@ -8,6 +8,7 @@ sets what it is about to what it now is, so that applying one twice does no harm
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -43,9 +44,18 @@ class RevokedToken:
 
     jti: str
     exp: int
+    account_id: str
 
 
-Change = TrustedKey | RevokedToken | AccountTrust
+@dataclass(frozen=True, slots=True)
+class Voided:
+    """An account whose older tokens are void, and the revoked ones among them, which need not be remembered now."""
+
+    account: AccountTrust
+    jtis: tuple[str, ...]
+
+
+Change = TrustedKey | RevokedToken | AccountTrust | Voided
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,8 +65,8 @@ class Snapshot:
     sequence: int
     hash: bytes
     keys: Sequence[TrustedKey]
-    revoked: Sequence[tuple[str, int]]
-    """`jti` and `exp`: as pairs, since there may be a hundred thousand."""
+    revoked: Sequence[tuple[str, tuple[int, str]]]
+    """`jti`, and its `exp` and account: as plain tuples, since there may be a hundred thousand."""
     accounts: Sequence[AccountTrust]
 
 
@@ -83,7 +93,7 @@ class Trust:
         """Every row after it is kept."""
         self._kept: deque[Kept] = deque()
         self._keys: dict[str, TrustedKey] = {}
-        self._revoked: dict[str, int] = {}
+        self._revoked: dict[str, tuple[int, str]] = {}
         self._accounts: dict[str, AccountTrust] = {}
         self._snapshot: Snapshot | None = None
         self._moved = asyncio.Event()
@@ -101,7 +111,9 @@ class Trust:
         self.generation += 1
         self._keys = {key.kid: TrustedKey(key.kid, key.state, key.public_jwk) for key in keys}
         self._keys = {kid: key for kid, key in self._keys.items() if key.state in PUBLISHED}
-        self._revoked = {each.jti: int(each.expire_time.timestamp()) for each in revocations}
+        self._revoked = {
+            each.jti: (int(each.expire_time.timestamp()), sys.intern(each.account_id)) for each in revocations
+        }
         self._accounts = {account.id: account for account in accounts}
         rows = [row for row in recent if row.sequence <= head[0]]
         self._floor = (rows[0].sequence - 1, rows[0].previous_hash) if rows else head
@@ -137,8 +149,12 @@ class Trust:
                     self._keys.pop(kid, None)
                 else:
                     self._keys[kid] = change
-            case RevokedToken(jti, exp):
-                self._revoked[jti] = exp
+            case RevokedToken(jti, exp, account_id):
+                self._revoked[jti] = (exp, account_id)
+            case Voided(account, jtis):
+                self._hold(account)
+                for jti in jtis:
+                    del self._revoked[jti]
             case AccountTrust(id):
                 if change.refused or change.epoch:
                     self._accounts[id] = change
@@ -148,7 +164,9 @@ class Trust:
     def _change_of(self, row: LedgerRow) -> Change | None:
         """What a row means to verifiers."""
         if row.kind == EventKind.TOKEN_REVOKED:
-            return RevokedToken(row.subject, int(datetime.fromisoformat(row.parsed()["expire_time"]).timestamp()))
+            detail = row.parsed()
+            exp = int(datetime.fromisoformat(detail["expire_time"]).timestamp())
+            return RevokedToken(row.subject, exp, sys.intern(detail.get("account_id", "")))
         if row.kind in KEY_STATES:
             return self._key_change(row, KEY_STATES[EventKind(row.kind)])
         if row.kind in ACCOUNT_CHANGES:
@@ -157,14 +175,19 @@ class Trust:
             return AccountTrust(row.subject)
         if row.kind in (EventKind.SECRET_ROTATED, EventKind.TOKENS_VOIDED) and "epoch" in (detail := row.parsed()):
             before = self._accounts.get(row.subject, AccountTrust(row.subject))
-            return replace(before, epoch=detail["epoch"], epoch_time=row.time)
+            jtis = tuple(jti for jti, (_, account_id) in self._revoked.items() if account_id == row.subject)
+            return Voided(replace(before, epoch=detail["epoch"], epoch_time=row.time), jtis)
         return None
 
     def _now_of(self, row: LedgerRow) -> Change | None:
         """As `_change_of`, for a row of before the load: what it is about, as it was loaded."""
         change = self._change_of(row)
+        if isinstance(change, Voided):
+            change = change.account
         if isinstance(change, AccountTrust):
             return self._accounts.get(change.id, AccountTrust(change.id))
+        if isinstance(change, RevokedToken) and change.jti not in self._revoked:
+            return None  # expired, or void since
         if isinstance(change, TrustedKey):
             return self._keys.get(change.kid, TrustedKey(change.kid, KeyState.REVOKED, None))
         return change
@@ -181,7 +204,7 @@ class Trust:
     def forget_expired(self, now: datetime) -> None:
         """Drops revocations of expired tokens, and epochs that no live token is below. Nobody needs to be told."""
         seconds = int(now.timestamp())
-        for jti in [jti for jti, exp in self._revoked.items() if exp <= seconds]:
+        for jti in [jti for jti, (exp, _) in self._revoked.items() if exp <= seconds]:
             del self._revoked[jti]
         for account in list(self._accounts.values()):
             if not account.refused and (account.epoch_time is None or account.epoch_time < now - EPOCH_MEMORY):

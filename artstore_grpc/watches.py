@@ -6,6 +6,7 @@ too slowly falls behind what is kept, and is told to start over: it costs its pl
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from artstore_grpc.call import Caller
-from artstore_grpc.errors import InvalidToken, OutOfRange, Overloaded, Unavailable
+from artstore_grpc.errors import InvalidToken, OutOfRange, Overloaded, StoreUnavailable, Unavailable
+from artstore_grpc.keys import BadToken, Keyring
 from artstore_grpc.pipeline import BUSY_RETRY
-from artstore_grpc.replica import Replica
+from artstore_grpc.replica import POLL_TIMEOUT, Replica
 from artstore_grpc.trust import Change
 
 SHARE_OF_ONE_ACCOUNT = 4
@@ -43,8 +45,9 @@ class News:
 class Watches:
     """The streams of this process; `max_streams` at once."""
 
-    def __init__(self, replica: Replica, now: Callable[[], datetime], *, max_streams: int) -> None:
+    def __init__(self, replica: Replica, keyring: Keyring, now: Callable[[], datetime], *, max_streams: int) -> None:
         self._replica = replica
+        self._keyring = keyring
         self.trust = replica.trust
         self._now = now
         self._max_streams = max_streams
@@ -61,11 +64,11 @@ class Watches:
         self.trust.wake()
 
     async def follow(
-        self, caller: Caller, after_sequence: int = 0, after_hash: bytes = b""
+        self, caller: Caller, token: str, after_sequence: int = 0, after_hash: bytes = b""
     ) -> AsyncGenerator[Beginning | News]:
-        """A snapshot, or what has happened since a row, then every change, and News without any once a second while
-        this replica is up to date. Raises OutOfRange, Overloaded, Unavailable, and InvalidToken when the caller's token
-        has expired or is refused."""
+        """What `caller`, who bears `token`, is told: a snapshot, or what has happened since a row, then every change,
+        and News without any once a second while this replica is up to date. Raises OutOfRange, Overloaded, Unavailable,
+        and InvalidToken when the token has expired or is refused."""
         with self._admitted(caller):
             sequence, generation = after_sequence, self.trust.generation
             if after_sequence:
@@ -73,13 +76,19 @@ class Watches:
             else:
                 sequence = self.trust.snapshot().sequence
                 yield Beginning(generation, sequence)
-            beats = -1
+            # A server that is cut off says what it knows, but not that nothing is missing.
+            beats = self.trust.beats if self._replica.outage else -1
+            keys = self._keyring.version
             while True:
                 moved = self.trust.moved  # before looking, so that nothing is missed
                 self._check(caller, generation)
+                if keys != self._keyring.version:
+                    keys = self._keyring.version
+                    self._check_key(token)
                 changes = self.trust.changes_after(sequence)
                 if changes or beats != self.trust.beats:
-                    beats = self.trust.beats
+                    if not changes:
+                        beats = self.trust.beats
                     sequence, hash = self.trust.head  # noqa: A001
                     yield News(sequence, hash, changes)
                 else:
@@ -88,7 +97,12 @@ class Watches:
     async def _require(self, sequence: int, hash: bytes) -> None:
         """A follower may come from a replica that has read further: before it is sent away this one reads too."""
         if sequence > self.trust.head[0]:
-            await self._replica.catch_up()
+            self._replica.require_database()
+            try:
+                async with asyncio.timeout(POLL_TIMEOUT.total_seconds()):
+                    await self._replica.catch_up()
+            except TimeoutError:
+                raise StoreUnavailable("the ledger can't be read in time") from None
         self.trust.require(sequence, hash)
 
     def _check(self, caller: Caller, generation: int) -> None:
@@ -101,6 +115,13 @@ class Watches:
             claims["sub"], claims["jti"], claims["epoch"]
         ):
             raise InvalidToken(reason="TOKEN_ENDED", cause="the stream's token has expired, or is refused by now")
+
+    def _check_key(self, token: str) -> None:
+        """The keys have changed: the one that signed the token may have been revoked."""
+        try:
+            self._keyring.verify(token)
+        except BadToken:
+            raise InvalidToken(reason="TOKEN_ENDED", cause="the key of the stream's token was revoked") from None
 
     @contextlib.contextmanager
     def _admitted(self, caller: Caller) -> Iterator[None]:

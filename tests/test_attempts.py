@@ -58,6 +58,7 @@ class Office:
             assertions=Assertions(
                 replica=self.replica,
                 used=StoredUsedAssertions(store, self.replica),
+                limiter=MemoryLimiter(),
                 failures=MemoryLimiter(),
                 issuer="http://issuer.test",
                 now=now,
@@ -202,5 +203,6 @@ async def test_a_ledger_that_went_back_is_noticed(office: Office) -> None:
     await office.replica.account_by_client_id(office.account.client_id)
     office.replica.trust.head = (office.replica.sequence + 5, bytes(32))
     await office.replica.catch_up()
+    await office.replica.poll()
     assert office.replica.sequence == (await office.store.head())[0]
     assert office.account.client_id not in office.replica._accounts

@@ -16,6 +16,7 @@ from artstore_grpc.gateway.endpoint import Handler
 from artstore_grpc.gateway.exchange import Exchange
 from artstore_grpc.gateway.messages import to_json
 from artstore_grpc.policy import PACKAGE
+from artstore_grpc.revocations import Budget
 
 KEYS = f"{PACKAGE}.TokenService/GetJsonWebKeySet"
 METADATA = f"{PACKAGE}.TokenService/GetServerMetadata"
@@ -41,9 +42,19 @@ def jwks(backend: Backend) -> Handler:
 
 
 def revocations(backend: Backend) -> Handler:
+    """With 100,000 revocations the list is 7 MB: one that is the same object as before is not encoded again."""
+    last: list[tuple[Any, bytes, str]] = []
+    budget = Budget()
+
     async def handle(exchange: Exchange) -> Answer:
         found: Any = await backend(pb.GetRevocationsRequest(), exchange.prepared(REVOCATIONS))
-        return cacheable(exchange, found.revocations.encode(), found.max_age.seconds, JWT)
+        if not last or last[0][0] is not found:
+            body = found.revocations.encode()
+            last[:] = [(found, body, etag_of(body))]
+        _, body, etag = last[0]
+        answer = tagged(exchange, body, etag, found.max_age.seconds, JWT)
+        budget.spend(len(answer.body))
+        return answer
 
     return handle
 
@@ -62,7 +73,14 @@ def without_empty(document: dict[str, Any]) -> dict[str, Any]:
 
 def cacheable(exchange: Exchange, body: bytes, max_age: int, kind: tuple[bytes, bytes] = JSON[0]) -> Answer:
     """An answer that caches may keep for `max_age` seconds; 304 for one who has it (RFC 9110 §13.1.2)."""
-    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return tagged(exchange, body, etag_of(body), max_age, kind)
+
+
+def etag_of(body: bytes) -> str:
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def tagged(exchange: Exchange, body: bytes, etag: str, max_age: int, kind: tuple[bytes, bytes]) -> Answer:
     headers = ((b"cache-control", f"public, max-age={max_age}".encode()), (b"etag", etag.encode()))
     if has(exchange.text(b"if-none-match"), etag):
         return Answer(304, headers, b"")

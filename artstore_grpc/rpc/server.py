@@ -34,6 +34,9 @@ message never comes (RFC 9113 §5.1.2)."""
 MIN_PING_INTERVAL_MS = 10_000
 """Clients may keep alive every 10 s; less often than any client of ours does, or `too_many_pings` would end it."""
 
+PING_INTERVAL_MS, PING_TIMEOUT_MS = 30_000, 10_000
+"""How soon a peer that went away without a word is noticed: its streams would keep their places until then."""
+
 OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.so_reuseport", 0),  # a second server on this port must fail loudly, not take half the connections
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
@@ -42,6 +45,8 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
+    ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
 )
 
 KNOWN_METADATA = frozenset({"authorization", "x-forwarded-for", "forwarded", "x-request-id", "traceparent"})

@@ -18,7 +18,7 @@ from artstore_grpc.keys import MAX_VERIFIED, Keyring
 from artstore_grpc.ledger import HASH_BYTES
 from artstore_grpc.model import SCOPES, Role
 from artstore_grpc.revocations import MAX_AGE as REVOCATIONS_MAX_AGE
-from artstore_grpc.revocations import Revocations
+from artstore_grpc.revocations import Budget, Revocations, Signed
 from artstore_grpc.rpc.messages import duration, jwk_message, timestamp
 from artstore_grpc.rpc.trust_feed import Encoder
 from artstore_grpc.signing_keys import SigningKeys
@@ -48,6 +48,8 @@ class TokenService:
         self._tokens = use_case
         self._watches = watches
         self._revocations = revocations
+        self._listed: tuple[Signed, pb.GetRevocationsResponse] | None = None
+        self._budget = Budget()
         self._feed = Encoder(watches.trust)
         self._keyring = keyring
         self._signing_keys = signing_keys
@@ -113,12 +115,18 @@ class TokenService:
         )
 
     async def GetRevocations(self, request: pb.GetRevocationsRequest, call: Call) -> pb.GetRevocationsResponse:
-        listed = await self._revocations.signed()
-        return pb.GetRevocationsResponse(revocations=listed, max_age=duration(REVOCATIONS_MAX_AGE))
+        signed = await self._revocations.signed()
+        if self._listed is None or self._listed[0] is not signed:
+            message = pb.GetRevocationsResponse(revocations=signed.text, max_age=duration(REVOCATIONS_MAX_AGE))
+            self._listed = (signed, message)
+        if call.door == "grpc":
+            self._budget.spend(len(signed.text))
+        return self._listed[1]
 
     async def WatchTrust(self, request: pb.WatchTrustRequest, call: Call) -> AsyncGenerator[bytes]:
         assert call.caller is not None
-        followed = self._watches.follow(call.caller, request.after_sequence, request.after_hash)
+        token = (call.authorization or "").strip().partition(" ")[2].strip()
+        followed = self._watches.follow(call.caller, token, request.after_sequence, request.after_hash)
         async with contextlib.aclosing(followed), contextlib.aclosing(self._feed.encoded(followed)) as told:
             async for message in told:
                 yield message

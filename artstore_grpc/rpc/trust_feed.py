@@ -12,7 +12,7 @@ from artstore.identity.v1 import token_service_pb2 as pb
 from artstore_grpc.errors import OutOfRange
 from artstore_grpc.model import AccountTrust, KeyState
 from artstore_grpc.rpc.messages import jwk_message
-from artstore_grpc.trust import Change, RevokedToken, Snapshot, Trust, TrustedKey
+from artstore_grpc.trust import Change, RevokedToken, Snapshot, Trust, TrustedKey, Voided
 from artstore_grpc.watches import Beginning, News
 
 T = TypeVar("T")
@@ -54,6 +54,9 @@ def add(changes: pb.TrustChanges, change: Change) -> None:
             changes.revoked_tokens.add(jti=jti, exp=exp)
         case AccountTrust():
             changes.accounts.append(account_message(change))
+        case Voided(account, jtis):
+            changes.accounts.append(account_message(account))
+            changes.revoked_tokens.extend(pb.RevokedToken(jti=jti) for jti in jtis)
 
 
 def chunks(snapshot: Snapshot) -> Iterator[pb.WatchTrustResponse]:
@@ -65,7 +68,7 @@ def chunks(snapshot: Snapshot) -> Iterator[pb.WatchTrustResponse]:
         if number == 0:
             part.keys.extend(key_message(key) for key in snapshot.keys)
         elif number <= len(tokens):
-            part.revoked_tokens.extend(pb.RevokedToken(jti=jti, exp=exp) for jti, exp in tokens[number - 1])
+            part.revoked_tokens.extend(pb.RevokedToken(jti=jti, exp=exp) for jti, (exp, _) in tokens[number - 1])
         else:
             part.accounts.extend(account_message(account) for account in accounts[number - 1 - len(tokens)])
         yield pb.WatchTrustResponse(sequence=snapshot.sequence, hash=snapshot.hash, snapshot=part)

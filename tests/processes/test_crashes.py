@@ -133,7 +133,12 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, installation: Installation
         check(crashing.client(), clients.known)
         crashing.close()
     rows = chain.verified(installation.environment["ARTSTORE_DATABASE_URL"])
-    assert rows == {"account.created": ACCOUNTS + 1, "secret.rotated": ROTATIONS, "key.created": 2}
+    assert rows == {
+        "account.created": ACCOUNTS + 1,
+        "secret.rotated": ROTATIONS,
+        "key.created": 2,
+        "ledger_key.created": 1,
+    }
 
 
 def check(client: Client, known: Acknowledged) -> None:

@@ -105,7 +105,7 @@ def test_replicas_that_start_together_have_one_key(tmp_path: Path, postgres_url:
     assert system_accounts(postgres_url) == 1
     with replicas(tmp_path, environment, 2) as services:
         check_one_key(services, Installation(environment, made[0]))
-    assert chain.verified(postgres_url) == {"account.created": 1, "key.created": 2}
+    assert chain.verified(postgres_url) == {"account.created": 1, "key.created": 2, "ledger_key.created": 1}
 
 
 def bootstrapped_together(environment: dict[str, str], count: int) -> list[Administrator | None]:
@@ -141,7 +141,11 @@ def test_embedded_starts_together_have_one_administrator(tmp_path: Path) -> None
         administrator = Administrator(*(values[f"ARTSTORE_CLIENT_{name}"].strip("'\"") for name in ("ID", "SECRET")))
         check_one_key(services, Installation({}, administrator))
     assert system_accounts(f"sqlite:///{folder / 'identity.db'}") == 1
-    assert chain.verified(f"sqlite:///{folder / 'identity.db'}") == {"account.created": 1, "key.created": 2}
+    assert chain.verified(f"sqlite:///{folder / 'identity.db'}") == {
+        "account.created": 1,
+        "key.created": 2,
+        "ledger_key.created": 1,
+    }
 
 
 def test_four_processes_on_one_file_lose_nothing(tmp_path: Path, on_sqlite: Installation) -> None:
@@ -158,7 +162,7 @@ def test_four_processes_on_one_file_lose_nothing(tmp_path: Path, on_sqlite: Inst
         listed = clients[0].accounts.ListServiceAccounts(asked, metadata=clients[0].bearer).service_accounts
         assert {account.id for account in listed} >= set(made)
     rows = chain.verified(on_sqlite.environment["ARTSTORE_DATABASE_URL"])
-    assert rows == {"account.created": WRITERS * WRITES + 1, "key.created": 2}
+    assert rows == {"account.created": WRITERS * WRITES + 1, "key.created": 2, "ledger_key.created": 1}
 
 
 def test_a_suspension_elsewhere_is_seen_within_a_second(tmp_path: Path, installation: Installation) -> None:

@@ -65,6 +65,7 @@ async def opened(store: SqlStore, vault: Vault, now: Callable[[], datetime], che
         assertions=Assertions(
             replica=replica,
             used=StoredUsedAssertions(store, replica),
+            limiter=MemoryLimiter(),
             failures=MemoryLimiter(),
             issuer=ISSUER,
             now=now,

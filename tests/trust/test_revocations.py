@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -16,10 +18,11 @@ from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as pb
 from joserfc.jws import extract_compact
 
-from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.errors import Overloaded, StoreUnavailable
 from artstore_grpc.keys import Keyring
+from artstore_grpc.model import Event, EventKind
 from artstore_grpc.replica import Replica
-from artstore_grpc.revocations import Revocations
+from artstore_grpc.revocations import BYTES_A_SECOND, Budget, Revocations
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import Vault, new_root
 from tests.installation import Account, Installation
@@ -117,20 +120,55 @@ async def test_a_server_that_is_cut_off_signs_no_freshness(store: SqlStore, monk
     await keyring.load()
     await replica.load()
     listed = Revocations(replica, keyring, now, issuer="https://issuer.example")
-    assert issued_at(await listed.signed()) == 1_900_000_000
+    assert issued_at((await listed.signed()).text) == 1_900_000_000
     monkeypatch.setattr(SqlStore, "head", down)
     seconds += 40
     await replica.poll()
-    assert issued_at(await listed.signed()) == 1_900_000_000
+    assert issued_at((await listed.signed()).text) == 1_900_000_000
     seconds += 31
     await replica.poll()
     with pytest.raises(StoreUnavailable):
         await listed.signed()
     monkeypatch.undo()
     await replica.poll()
-    assert issued_at(await listed.signed()) == 1_900_000_071
+    assert issued_at((await listed.signed()).text) == 1_900_000_071
 
 
 def issued_at(text: str) -> int:
     iat: int = json.loads(extract_compact(text.encode()).payload)["iat"]
     return iat
+
+
+async def test_who_goes_away_hides_nothing(store: SqlStore) -> None:
+    """A caller that gives up while a list is being signed leaves the others the new one, not the old one as if it were
+    new."""
+    seconds = 1_900_000_000.0
+
+    def now() -> datetime:
+        return datetime.fromtimestamp(seconds, UTC)
+
+    replica = Replica(store, now, outage_window=timedelta(minutes=5), monotonic=lambda: seconds)
+    keyring = Keyring(store, Vault(new_root()), now, algorithm="ES256", issuer="https://issuer.example")
+    await keyring.load()
+    await replica.load()
+    listed = Revocations(replica, keyring, now, issuer="https://issuer.example")
+    await listed.signed()
+    async with store.unit() as unit:
+        detail = {"account_id": "a", "expire_time": (now() + timedelta(hours=1)).isoformat()}
+        unit.record(Event(now(), "system", EventKind.TOKEN_REVOKED, "revoked", detail))
+    await replica.poll()
+    seconds += 2
+    impatient = asyncio.create_task(listed.signed())
+    await asyncio.sleep(0)
+    impatient.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await impatient
+    assert "revoked" in json.loads(extract_compact((await listed.signed()).text.encode()).payload)["jtis"]
+
+
+def test_lists_are_handed_out_within_bounds() -> None:
+    """So many bytes a second, and one list at least, however large."""
+    budget = Budget()
+    budget.spend(10 * BYTES_A_SECOND)
+    with pytest.raises(Overloaded):
+        [budget.spend(BYTES_A_SECOND) for _ in range(3)]  # a new second may begin in between, once

@@ -15,9 +15,13 @@ from typing import Any
 import grpc
 import pytest
 from artstore.identity import Client, TrustFeed
+from artstore.identity.v1 import key_service_pb2 as keys_pb
+from artstore.identity.v1 import key_service_pb2_grpc
 from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as pb
+from joserfc.jws import extract_compact
 
+from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.watches import Watches
 from tests.installation import Account, Installation, refusal
@@ -72,8 +76,6 @@ def revoke(service: Installation, account: Account, token: str) -> None:
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    from joserfc.jws import extract_compact
-
     claims: dict[str, Any] = json.loads(extract_compact(token.encode()).payload)
     return claims
 
@@ -246,7 +248,7 @@ def test_a_slow_reader_costs_one_message(service: Installation, user: Account) -
     trust = watches_of(service).trust
 
     async def fill() -> None:
-        trust._revoked.update({f"{number:032x}": 2_000_000_000 for number in range(100_000)})
+        trust._revoked.update({f"{number:032x}": (2_000_000_000, "a") for number in range(100_000)})
         trust._snapshot = None
 
     service.run(fill())
@@ -302,7 +304,7 @@ async def test_a_feed_refuses_what_is_refused(service: Installation, user: Accou
     async with followed(service, service.account("user")) as feed:
         good, dead = token_of(service, user), token_of(service, user)
         assert not feed.refuses(claims_of(good))
-        assert not feed.stale
+        await turned(lambda: not feed.stale)
         revoke(service, user, dead)
         await turned(lambda: feed.refuses(claims_of(dead)))
         assert not feed.refuses(claims_of(good))
@@ -333,17 +335,55 @@ async def test_a_feed_survives_its_token(service: Installation, user: Account) -
         assert feed.last_error.reason == "TOKEN_ENDED"
 
 
+async def down(self: Any) -> Any:
+    raise StoreUnavailable("down")
+
+
 async def test_a_database_that_is_away_is_no_heartbeat(
     service: Installation, user: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that can't read the ledger says nothing, so that its followers know that they are stale."""
+    """A server that can't read the ledger says nothing, so that its followers know that they are stale; one that begins
+    then is told what is known, and not that nothing is missing."""
     async with followed(service, user) as feed:
-        from artstore_grpc.errors import StoreUnavailable
-
-        async def down(self: Any) -> Any:
-            raise StoreUnavailable("down")
-
+        await turned(lambda: not feed.stale)
         with monkeypatch.context() as patched:
             patched.setattr(SqlStore, "head", down)
             await turned(lambda: feed.stale)
+            async with followed(service, user) as late:
+                assert late.state.keys
+                await asyncio.sleep(1.2)
+                assert late.staleness == timedelta.max
         await turned(lambda: not feed.stale)
+
+
+def test_what_can_not_be_read_is_an_outage(service: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw (a table that is being restored) counts as an outage, and is tried again now and
+    then, not at once for ever."""
+    asked = 0
+
+    async def broken(self: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        raise RuntimeError("no such table")
+
+    replica = watches_of(service)._replica
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlStore, "head", broken)
+        time.sleep(3)
+        assert replica.outage
+        assert asked < 10
+    deadline = time.monotonic() + SECONDS
+    while replica.outage:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_stream_ends_with_the_key_of_its_token(service: Installation, user: Account) -> None:
+    """RevokeSigningKey is the emergency: a token that the key signed follows nothing any more."""
+    token = token_of(service, user)
+    watch = Watch(service, token)
+    watch.next()
+    kid = extract_compact(token.encode()).headers()["kid"]
+    keys: Any = key_service_pb2_grpc.KeyServiceStub(service.channel)
+    keys.RevokeSigningKey(keys_pb.RevokeSigningKeyRequest(kid=kid), metadata=service.bearer())
+    assert refusal(watch.rest) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_ENDED")

@@ -6,6 +6,7 @@ Knows how a call is made (deadline, metadata, errors) and nothing of what is cal
 from __future__ import annotations
 
 import base64
+import copy
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Self, TypeVar
@@ -40,11 +41,21 @@ def basic_authorization(client_id: str, client_secret: str) -> str:
     return "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")
 
 
-def open_channel(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+APART: tuple[tuple[str, Any], ...] = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.service_config", '{"loadBalancingConfig":[{"pick_first":{"shuffleAddressList":true}}]}'),
+)
+"""Options of a channel that shares no connection with others, and takes any of its target's addresses."""
+
+
+def open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None = None, *, apart: bool = False
+) -> grpc.aio.Channel:
     """A channel with the client's options; without `credentials` in plain text."""
+    options = CHANNEL_OPTIONS + APART if apart else CHANNEL_OPTIONS
     if credentials is None:
-        return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-    return grpc.aio.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, credentials, options=options)
 
 
 class Connection:
@@ -82,10 +93,18 @@ class Connection:
         self._timeout_seconds = timeout.total_seconds()
         self._credentials = credentials
         self._opened: grpc.aio.Channel | None = None
+        self._apart = False
 
     async def __aenter__(self) -> Self:
-        self._opened = open_channel(self.target, self._credentials)
+        self._opened = open_channel(self.target, self._credentials, apart=self._apart)
         return self
+
+    def again(self) -> Self:
+        """The same, not opened yet, that shares no connection with this one: of a target's several addresses it may
+        take another."""
+        other = copy.copy(self)
+        other._opened, other._apart = None, True
+        return other
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any, Self
 
 from artstore.identity.client import Client
+from artstore.identity.connection import DEFAULT_TIMEOUT
 from artstore.identity.errors import IdentityError, OutOfRange
 from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as pb
@@ -91,8 +92,11 @@ class TrustState:
             else:
                 self.keys[key.key.kid] = key.key
         for token in told.revoked_tokens:
-            # One number object for all tokens that expire in one second.
-            self._revoked[token.jti] = self._seconds.setdefault(token.exp, token.exp)
+            if token.exp:
+                # One number object for all tokens that expire in one second.
+                self._revoked[token.jti] = self._seconds.setdefault(token.exp, token.exp)
+            else:
+                self._revoked.pop(token.jti, None)
         for account in told.accounts:
             if account.state in REFUSED or account.epoch:
                 self._accounts[account.account_id] = account
@@ -114,8 +118,8 @@ class TrustFeed:
     """
 
     def __init__(self, client: Client, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """`client` is open, and its account any live one. Its target may name several servers, such as
-        `ipv4:10.0.0.1:50051,10.0.0.2:50051`."""
+        """`client` says where, and as whom: any live account. Its target may name several servers, such as
+        `ipv4:10.0.0.1:50051,10.0.0.2:50051`, of which each new stream picks one."""
         self.state = TrustState()
         self.reconnects = 0
         """How often the stream had to be opened again."""
@@ -162,9 +166,7 @@ class TrustFeed:
         while True:
             confirmed = self._confirmed_at
             try:
-                async with contextlib.aclosing(self._messages()) as messages:
-                    async for message in messages:
-                        self._take(message)
+                await self._read()
             except IdentityError as error:
                 self.last_error = error
             except ValueError:
@@ -173,21 +175,37 @@ class TrustFeed:
             self.reconnects += 1
             await asyncio.sleep(random.uniform(0, wait))  # noqa: S311  # spreads load, guards nothing
 
-    async def _messages(self) -> AsyncGenerator[pb.WatchTrustResponse]:
+    async def _read(self) -> None:
+        """Reads one stream to its end, or until it has been silent for STALE_AFTER: its server is cut off, and another
+        one may not be. Over a connection of its own, since gRPC would go on with the one it has."""
+        async with self._client.again() as client, contextlib.aclosing(self._messages(client)) as messages:
+            patience = STALE_AFTER + DEFAULT_TIMEOUT  # a connection and a token come first
+            while True:
+                try:
+                    async with asyncio.timeout(patience.total_seconds()):
+                        message = await anext(messages)
+                except (StopAsyncIteration, TimeoutError):
+                    return
+                self._take(message)
+                patience = STALE_AFTER
+
+    async def _messages(self, client: Client) -> AsyncGenerator[pb.WatchTrustResponse]:
         """The stream from where this feed is; from the beginning where the service can't go on from there."""
         try:
-            async for message in self._client.watch_trust(self.state.sequence, self.state.hash):
+            async for message in client.watch_trust(self.state.sequence, self.state.hash):
                 yield message
         except OutOfRange:
-            async for message in self._client.watch_trust():
+            async for message in client.watch_trust():
                 yield message
 
     def _take(self, message: pb.WatchTrustResponse) -> None:
         self.state.apply(message)
-        if message.WhichOneof("content") == "snapshot" and not message.snapshot.last:
+        kind = message.WhichOneof("content")
+        if kind == "snapshot" and message.snapshot.last:
+            self._ready.set()
+        if kind != "heartbeat":  # the rest is what its server knows, which may be cut off itself
             return
         self._confirmed_at = self._monotonic()
-        self._ready.set()
         if self._confirmed_at >= self._forget_at:
             self._forget_at = self._confirmed_at + FORGET_INTERVAL_SECONDS
             self.state.forget_expired(time.time())
