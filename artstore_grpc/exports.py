@@ -165,6 +165,8 @@ class _Reading:
             self._keys[str(key.kid)] = key
 
     def _archive(self, record: str) -> None:
+        if self._first:
+            raise Malformed("An archive line is out of its place.")
         try:
             self._verification.archive = checkpoints.archive_of(record, self._keys)
         except NotSigned as error:

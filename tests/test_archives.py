@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from artstore_grpc import archives, checkpoints, exports
+from artstore_grpc import archives, audit, checkpoints, exports, ledger
 from artstore_grpc.archives import ArchiveRefused, Archives, digest_of
 from artstore_grpc.checkpoints import Archive
 from artstore_grpc.errors import FailedPrecondition
@@ -130,6 +130,60 @@ async def test_rows_gone_without_an_archive(kept: Ledger) -> None:
     async with kept.store.unit() as unit:
         unit.record(event(kind=EventKind.LEDGER_ARCHIVED, detail={"record": record}))
     assert (await kept.found())[0] == (await kept.store.head())[0]
+
+
+def forged(before: LedgerRow, count: int) -> list[LedgerRow]:
+    """Rows that follow from each other, and from nothing that ever was."""
+    made: list[LedgerRow] = []
+    head = (before.sequence, b"\x01" * 32)
+    for number in range(count):
+        made.append(ledger.append(head, event(f"forged {number}")))
+        head = (made[-1].sequence, made[-1].hash)
+    return made
+
+
+@pytest.mark.parametrize("max_rows", [3, 4, 1000])
+async def test_rows_forged_where_rows_were_archived(kept: Ledger, tmp_path: Path, max_rows: int) -> None:
+    """Rows put among those that were archived are found, also where one call ends with the last of them: what is left
+    of a ledger goes on without a gap."""
+    before = await kept.rows()
+    archive = await made(kept, 3, tmp_path / "one")
+    for at in (4, archive.sequence - 4):
+        put = forged(before[at - 1], 3)
+        await kept.replace_all([*put, *(await after(kept, archive.sequence))], head=False)
+        assert (await found_in_stretches(kept, max_rows)) == put[-1].sequence + 1
+    await kept.replace_all(await after(kept, archive.sequence))
+    assert await kept.is_intact()
+
+
+async def found_in_stretches(kept: Ledger, max_rows: int) -> int:
+    """The row that is named by the first of the calls that finds something; 0: none does."""
+    start = ledger.GENESIS
+    while True:
+        verified = await kept.verify(start=start, max_rows=max_rows)
+        if verified.broken or not verified.more:
+            return verified.broken.sequence if verified.broken else 0
+        start = verified.last
+
+
+async def test_a_verification_overtaken(kept: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that an archive deletes from under a verification's feet are no finding: it begins again after them."""
+    before = await kept.rows()
+    archive = await made(kept, 3, tmp_path / "one")
+    await kept.replace_all([*before[: archive.sequence], *(await after(kept, archive.sequence))])
+    monkeypatch.setattr(audit, "BATCH", 4)
+    read = kept.store.ledger
+
+    async def overtaken(after: int, limit: int) -> list[LedgerRow]:
+        if after == 8:
+            await kept.store.delete_ledger(archive.sequence, 1000)
+        return await read(after, limit)
+
+    monkeypatch.setattr(kept.store, "ledger", overtaken)
+    verified = await kept.verify()
+    left = await kept.rows()
+    assert left[0].sequence == archive.sequence + 1
+    assert (verified.broken, verified.last, verified.rows) == (None, await kept.store.head(), len(left))
 
 
 async def test_a_published_head_that_was_archived(kept: Ledger, tmp_path: Path) -> None:

@@ -157,6 +157,27 @@ async def test_rows_missing_at_the_beginning(kept: Ledger) -> None:
         verify(header + b"\n" + keys + b"\n" + other + rest)
 
 
+@pytest.mark.parametrize("place", ["before the rows", "among them"])
+async def test_rows_cut_out_where_rows_were_archived(kept: Ledger, place: str) -> None:
+    """The signed record of a later archive hides no row that was cut out of an older export: it explains rows that are
+    gone from the beginning, and stands before the first."""
+    content, (key,) = await exported(kept), (await kept.notary.keys()).values()
+    signed = (await kept.store.checkpoints(1, 1))[0]
+    lines = content.splitlines(keepends=True)
+    gone = range(7, signed.sequence + 1)
+    lines = [each for each in lines if json.loads(each).get("row", {}).get("sequence") not in gone]
+    record = checkpoints.archive_record(key, checkpoints.Archive(2, signed.sequence, signed.hash, ""))
+    lines.insert(2 if place == "before the rows" else 8, exports.archive_line(record))
+    cut = changed(b"".join(lines), "end", 0, rows=len(await kept.rows()) - len(gone))
+    if place == "among them":
+        with pytest.raises(Malformed):
+            verify(cut)
+    else:
+        with pytest.raises(LedgerBroken) as broken:
+            verify(cut)
+        assert broken.value.sequence == 7
+
+
 @pytest.mark.parametrize(
     "line",
     [
