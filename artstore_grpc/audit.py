@@ -22,7 +22,7 @@ MAX_ROWS = 50_000
 BATCH = 500
 """Rows read and hashed at a time: a few milliseconds, in which the loop does nothing else."""
 MAX_CHECKPOINTS = 5000
-"""Checkpoints of archived rows that one call verifies: about a second."""
+"""Read at once, most of them of archived rows; one call verifies no more: about a second."""
 MAX_VERIFICATIONS = 2
 """At once, in one process: they take the core that tokens are signed on."""
 RETRY_AFTER = timedelta(seconds=2)
@@ -194,12 +194,11 @@ class Run:
         return bool(first) and first[0].sequence <= through
 
     async def _feed(self, rows: list[LedgerRow]) -> bool:
-        """The next rows with their checkpoints; False when so many checkpoints come first that it is enough."""
+        """The next rows with their checkpoints; False when these are so many that it is enough."""
         done = self._verification
         signed = await self._store.checkpoints_of(done.head[0], rows[-1].sequence, MAX_CHECKPOINTS)
-        of_archived = [each for each in signed if each.sequence < rows[0].sequence]
-        if len(of_archived) == MAX_CHECKPOINTS:
-            done.feed([], of_archived)
+        if len(signed) == MAX_CHECKPOINTS:  # there may be more: rows behind the last of these wait for theirs
+            done.feed([row for row in rows if row.sequence <= signed[-1].sequence], signed)
             return False
         done.feed(rows, signed)
         return True

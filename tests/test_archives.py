@@ -151,19 +151,32 @@ async def test_rows_forged_where_rows_were_archived(kept: Ledger, tmp_path: Path
     for at in (4, archive.sequence - 4):
         put = forged(before[at - 1], 3)
         await kept.replace_all([*put, *(await after(kept, archive.sequence))], head=False)
-        assert (await found_in_stretches(kept, max_rows)) == put[-1].sequence + 1
+        assert (await found_in_stretches(kept, max_rows)) == (put[-1].sequence + 1, 0)
     await kept.replace_all(await after(kept, archive.sequence))
     assert await kept.is_intact()
 
 
-async def found_in_stretches(kept: Ledger, max_rows: int) -> int:
-    """The row that is named by the first of the calls that finds something; 0: none does."""
+async def found_in_stretches(kept: Ledger, max_rows: int) -> tuple[int, int] | None:
+    """The row and the checkpoint that are named by the first of the calls that finds something; None: none does."""
     start = ledger.GENESIS
     while True:
         verified = await kept.verify(start=start, max_rows=max_rows)
         if verified.broken or not verified.more:
-            return verified.broken.sequence if verified.broken else 0
+            return (verified.broken.sequence, verified.broken.checkpoint) if verified.broken else None
         start = verified.last
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5])
+async def test_more_checkpoints_than_one_call_takes(
+    kept: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Wherever the checkpoints of one call end, among archived rows or those that are left, the next goes on there."""
+    await made(kept, 3, tmp_path / "one")
+    monkeypatch.setattr(audit, "MAX_CHECKPOINTS", most)
+    assert await found_in_stretches(kept, 1000) is None
+    last = (await kept.rows())[-1].sequence
+    await kept.alter(last - 2, actor="somebody else")
+    assert await found_in_stretches(kept, 1000) == (last - 2, 0)
 
 
 async def test_a_verification_overtaken(kept: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
