@@ -69,6 +69,11 @@ class Verification:
         self._published = published
         self._compare(start)
 
+    @property
+    def vouched(self) -> int:
+        """The last row that a checkpoint vouches for, and with it for every row before; 0: none."""
+        return self._last.sequence if self._last else 0
+
     def feed(self, rows: Sequence[LedgerRow], signed: Iterable[Checkpoint]) -> None:
         """Rows and the checkpoints that vouch for rows up to the last of them, merged by sequence."""
         at = 0

@@ -14,7 +14,7 @@ import pytest_asyncio
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from artstore_grpc import checkpoints, exports
+from artstore_grpc import checkpoints, exports, ledger
 from artstore_grpc.checkpoints import CheckpointBroken
 from artstore_grpc.exports import Malformed
 from artstore_grpc.ledger import LedgerBroken
@@ -84,6 +84,21 @@ async def test_the_known_key_can_be_demanded(kept: Ledger) -> None:
     assert verify(content, kid=kid).kids == (kid,)
     with pytest.raises(CheckpointBroken):
         verify(content, kid="another")
+
+
+async def test_a_file_that_the_known_key_signed_nothing_of(kept: Ledger) -> None:
+    """With the key that is trusted, a file without a checkpoint is broken, though its chain holds and its key is there;
+    of any other it is said up to which row a checkpoint vouches for it."""
+    content, ((kid, _),) = await exported(kept), (await kept.notary.keys()).items()
+    (*_, last) = await kept.store.checkpoints(0, 100)
+    assert verify(content, kid=kid).vouched == last.sequence < verify(content).last[0]
+    row = exports.row_line(ledger.append(ledger.GENESIS, event("forged")))
+    forged = b"".join([*content.splitlines(keepends=True)[:2], row, exports.end_line(1, 0)])
+    assert (verify(forged).rows, verify(forged).vouched) == (1, 0)
+    with pytest.raises(CheckpointBroken) as broken:
+        verify(forged, kid=kid)
+    assert broken.value.number == 1
+    assert kid in str(broken.value)
 
 
 @pytest.mark.parametrize("number", [0, 15, -1])
