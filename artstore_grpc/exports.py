@@ -117,7 +117,8 @@ def verify(
     """Verifies an export by nothing but itself, holding one batch of it in memory.
 
     `kid`: the one ledger key to trust, which must have signed a checkpoint; empty: those of the file, which proves only
-    that it is in itself whole. `told` is called after each batch. Raises Malformed, and what Verification raises for a ledger that is broken.
+    that it is in itself whole. `told` is called after each batch. Raises Malformed, and what Verification raises for a
+    ledger that is broken.
     """
     return _Reading(kid, published, told).verified(file)
 
