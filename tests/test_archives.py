@@ -431,3 +431,27 @@ async def test_a_file_that_was_lost_too_late(kept: Ledger, tmp_path: Path) -> No
 
 async def killed(*arguments: object) -> None:
     raise Killed
+
+
+async def test_one_deletes_at_a_time(kept: Ledger, tmp_path: Path) -> None:
+    """Who lost the lease while it deleted rows stops, and who doesn't get it doesn't begin; the ledger stays intact."""
+
+    def told(what: str, done: int, total: int) -> None:
+        if what == "deleting":
+            kept.clock.advance(archives.LEASE_LIFETIME)
+
+    command, path = archiving(kept), tmp_path / "one"
+    with pytest.raises(LeaseLost):
+        await command.archive(await command.by_number(3), path, told)
+    pending = await command.pending()
+    assert pending
+    left = await kept.rows()
+    lease = await kept.store.acquire_lease(archives.LEASE, "two", archives.LEASE_LIFETIME, kept.clock())
+    assert lease
+    with pytest.raises(ArchiveRefused, match="Another"):
+        await command.resume(pending, path, silent)
+    assert await kept.rows() == left
+    assert await kept.is_intact()
+    await kept.store.release_lease(lease)
+    await command.resume(pending, path, silent)
+    assert (await kept.rows())[0].sequence == pending.sequence + 1
