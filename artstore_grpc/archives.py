@@ -7,19 +7,22 @@ newest rows stay, since replicas tail them and readers resume from them.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
 from artstore_grpc import exports
 from artstore_grpc.checkpoints import Archive
+from artstore_grpc.errors import LeaseLost
 from artstore_grpc.ledger import Head
-from artstore_grpc.model import Checkpoint, Event, EventKind, Lease
+from artstore_grpc.model import Checkpoint, Comparison, Event, EventKind, Lease, LedgerQuery, LedgerRow
 from artstore_grpc.notary import Notary, archive_in
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.verification import Verification
@@ -28,11 +31,14 @@ KEPT_ROWS = 10_000
 """Rows before the newest checkpoint that are never archived."""
 LEASE = "archive"
 LEASE_LIFETIME = timedelta(seconds=60)
+RENEWED_EVERY = timedelta(seconds=10)
+"""While a file is verified: a million rows take a minute."""
 BATCH = 1000
 BATCHES_PER_LEASE = 10
 DELETED_AT_ONCE = 2000
 """Rows that one transaction deletes: it takes some milliseconds, in which SQLite has no other writer."""
 CHECKPOINT_PAGE = 1000
+ARCHIVED = (Comparison("kind", "=", EventKind.LEDGER_ARCHIVED),)
 
 Told = Callable[[str, int, int], None]
 """Hears how far it is: `writing` or `deleting`, rows done, rows in all."""
@@ -87,53 +93,102 @@ class Archives:
         """
         lease = await self._lease()
         try:
-            before = await self._last()
-            if before is not None and through.sequence <= before.sequence:
-                raise ArchiveRefused(f"Rows up to {before.sequence} were archived already.")
-            archive = Archive(
-                through.number, through.sequence, through.hash, await self._write(through, before, path, told)
-            )
-            await self._record(archive, lease)
+            seen = await self._last()
+            before = await self._before(through, seen)
+            digest = await self._write(through, before, path, lease, told)
+            archive = Archive(through.number, through.sequence, through.hash, digest)
+            await self._record(archive, seen, lease)
+            await self._delete(archive, lease, told)
         finally:
             await self._store.release_lease(lease)
-        await self._delete(archive, told)
         return archive
 
     async def resume(self, archive: Archive, path: Path, told: Told) -> Archive:
-        """Deletes what is left of the rows that a file holds. Raises ArchiveRefused unless it is that file."""
+        """Deletes what is left of the rows that a file holds. Raises ArchiveRefused unless it is that file, and
+        LeaseLost."""
         if digest_of(path) != archive.file:
-            begun = f"An archive up to row {archive.sequence} was begun, and its rows are not all deleted"
-            raise ArchiveRefused(f"{begun}: name its file, whose SHA-256 is {archive.file}.")
-        await self._delete(archive, told)
+            raise unfinished(archive)
+        lease = await self._lease()
+        try:
+            await self._delete(archive, lease, told)
+        finally:
+            await self._store.release_lease(lease)
         return archive
 
-    async def _write(self, through: Checkpoint, before: Archive | None, path: Path, told: Told) -> str:
+    async def replaceable(self, pending: Archive, path: Path) -> bool:
+        """Whether another archive may be made in place of a pending one: this isn't its file, which may be lost, and
+        none of its rows was deleted."""
+        first = await self._first()
+        untouched = first == 1 or await self._ended_before(first) is not None
+        return untouched and digest_of(path) != pending.file
+
+    async def _before(self, through: Checkpoint, seen: Archive | None) -> LedgerRow | None:
+        """The record of the archive that has the rows before those that are left. Raises ArchiveRefused where the last
+        archive reaches too far, or is half deleted.
+
+        One in place of another must reach as far: that other's command may be late, and delete its rows yet.
+        """
+        first = await self._first()
+        pending = seen is not None and first <= seen.sequence
+        before = await self._ended_before(first)
+        if seen is not None and pending and first > 1 and before is None:
+            raise unfinished(seen)
+        if seen is not None and through.sequence < seen.sequence + (0 if pending else 1):
+            raise ArchiveRefused(f"Rows up to {seen.sequence} were archived already.")
+        return before
+
+    async def _ended_before(self, first: int) -> LedgerRow | None:
+        """The record of the archive that ended right before a row. It is still there: it came after its own rows, and
+        those after them are left."""
+        keys, found, after = await self._notary.keys(), None, 0
+        while page := await self._store.ledger_page(LedgerQuery(BATCH, ARCHIVED, after)):
+            for row in page:
+                archive = archive_in(row, keys)
+                found = row if archive and archive.sequence == first - 1 else found
+            after = page[-1].sequence
+        return found
+
+    async def _write(self, through: Checkpoint, before: LedgerRow | None, path: Path, lease: Lease, told: Told) -> str:
         """The file, complete and on disk under its name, or nothing; its SHA-256."""
         descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                await self._rows(file, through, before, told)
+                await self._rows(file, through, before, lease, told)
                 file.flush()
                 os.fsync(file.fileno())
-            return publish(Path(part), path, (through.sequence, through.hash))
+            digest = await self._meanwhile(lease, partial(checked, Path(part), (through.sequence, through.hash)))
+            publish(Path(part), path, digest)
         finally:
             os.unlink(part)  # noqa: PTH108 - Path's own would be refused in a coroutine
+        return digest
 
-    async def _rows(self, file: BinaryIO, through: Checkpoint, before: Archive | None, told: Told) -> None:
+    async def _meanwhile(self, lease: Lease, work: Callable[[], str]) -> str:
+        """Work in a thread, the lease renewed while it takes its time."""
+        task = asyncio.create_task(asyncio.to_thread(work))
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=RENEWED_EVERY.total_seconds())
+                await self._renew(lease)
+        finally:
+            await asyncio.wait({task})  # it reads a file that is deleted next
+        return task.result()
+
+    async def _rows(
+        self, file: BinaryIO, through: Checkpoint, before: LedgerRow | None, lease: Lease, told: Told
+    ) -> None:
         keys = await self._notary.keys()
         file.write(exports.format_line())
         for key in keys.values():
             file.write(exports.key_line({name: str(value) for name, value in key.as_dict(private=False).items()}))
         if before is not None:
-            record = await self._store.last_ledger_row(EventKind.LEDGER_ARCHIVED)
-            file.write(exports.archive_line(str(record.parsed()["record"]) if record else ""))
-        done = Verification(keys, archive=before)
+            file.write(exports.archive_line(str(before.parsed()["record"])))
+        done = Verification(keys, archive=archive_in(before, keys))
         for batch in count(1):
             after = done.head[0]
             if after >= through.sequence:
                 break
             if batch % BATCHES_PER_LEASE == 0:
-                await self._lease()
+                await self._renew(lease)
             rows = [row for row in await self._store.ledger(after, BATCH) if row.sequence <= through.sequence]
             last = rows[-1].sequence if rows else through.sequence
             signed = [each for each in await self._signed(after, last) if each.number <= through.number]
@@ -150,21 +205,25 @@ class Archives:
             after = page[-1].sequence
         return found
 
-    async def _record(self, archive: Archive, lease: Lease) -> None:
+    async def _record(self, archive: Archive, seen: Archive | None, lease: Lease) -> None:
+        """Records an archive, unless another than the one that was seen when it began is the last by now."""
         detail = {
             "checkpoint": archive.checkpoint,
             "sequence": archive.sequence,
             "sha256": archive.file,
             "record": await self._notary.archive_record(archive),
         }
-        lease = await self._store.acquire_lease(LEASE, self._holder, LEASE_LIFETIME, self._now()) or lease
+        await self._renew(lease)
         async with self._store.unit() as unit:
-            await unit.require_lease(lease)
+            await unit.require_lease(lease)  # and from here on nobody else can record one
+            if await self._last() != seen:
+                raise ArchiveRefused("Another archive was recorded meanwhile; the file of this one is not needed.")
             unit.record(Event(self._now(), "system", EventKind.LEDGER_ARCHIVED, str(archive.checkpoint), detail))
 
-    async def _delete(self, archive: Archive, told: Told) -> None:
+    async def _delete(self, archive: Archive, lease: Lease, told: Told) -> None:
         deleted = DELETED_AT_ONCE
         while deleted == DELETED_AT_ONCE:
+            await self._renew(lease)
             deleted = await self._store.delete_ledger(archive.sequence, DELETED_AT_ONCE)
             first = await self._store.ledger(0, 1)
             told("deleting", min(first[0].sequence - 1, archive.sequence) if first else 0, archive.sequence)
@@ -174,6 +233,20 @@ class Archives:
         if lease is None:
             raise ArchiveRefused("Another archive is being made; one that was killed is over within a minute.")
         return lease
+
+    async def _renew(self, lease: Lease) -> None:
+        """Keeps the lease. Raises LeaseLost once it has run out, even if nobody has it now: somebody had the time to
+        make another archive."""
+        renewed = await self._store.acquire_lease(LEASE, self._holder, LEASE_LIFETIME, self._now())
+        if renewed is not None and renewed.fence != lease.fence:
+            await self._store.release_lease(renewed)
+        if renewed is None or renewed.fence != lease.fence:
+            raise LeaseLost(LEASE)
+
+    async def _first(self) -> int:
+        """The first row that is left."""
+        first = await self._store.ledger(0, 1)
+        return first[0].sequence if first else 1
 
     async def _last(self) -> Archive | None:
         row = await self._store.last_ledger_row(EventKind.LEDGER_ARCHIVED)
@@ -185,16 +258,25 @@ class Archives:
         return newest.sequence - KEPT_ROWS if newest else 0
 
 
-def publish(part: Path, path: Path, head: Head) -> str:
-    """Gives a file that is on disk its name, for good, once it verifies and leads to the head; its SHA-256.
+def unfinished(archive: Archive) -> ArchiveRefused:
+    begun = f"An archive up to row {archive.sequence} was begun, and its rows are not all deleted"
+    return ArchiveRefused(f"{begun}: name its file, whose SHA-256 is {archive.file}.")
+
+
+def checked(part: Path, head: Head) -> str:
+    """The SHA-256 of a file that is on disk, once it verifies and leads to the head."""
+    with part.open("rb") as file:
+        written = exports.verify(file, published=head)
+    assert written.last == head
+    return digest_of(part)
+
+
+def publish(part: Path, path: Path, digest: str) -> None:
+    """Gives a file that is on disk its name, for good.
 
     Raises ArchiveRefused when another file has the name; one of equal contents, left by a command that was killed, will
     do.
     """
-    with part.open("rb") as file:
-        written = exports.verify(file, published=head)
-    assert written.last == head
-    digest = digest_of(part)
     try:
         os.link(part, path)
     except FileExistsError:
@@ -205,7 +287,6 @@ def publish(part: Path, path: Path, head: Head) -> str:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return digest
 
 
 def digest_of(path: Path) -> str:

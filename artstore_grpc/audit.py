@@ -22,7 +22,7 @@ MAX_ROWS = 50_000
 BATCH = 500
 """Rows read and hashed at a time: a few milliseconds, in which the loop does nothing else."""
 MAX_CHECKPOINTS = 5000
-"""Checkpoints of archived rows that one call verifies: about a second."""
+"""Read at once, most of them of archived rows; one call verifies no more: about a second."""
 MAX_VERIFICATIONS = 2
 """At once, in one process: they take the core that tokens are signed on."""
 RETRY_AFTER = timedelta(seconds=2)
@@ -121,19 +121,19 @@ class Run:
         self._store = store
         self._notary = notary
         self._stretch = stretch
-        self._verification: Verification
+        self._keys: Keys = {}
+        self._before: Checkpoint | None = None
+        self._verification = Verification(self._keys, start=stretch.start)
 
     async def verified(self) -> Verified:
         """What was found. What is broken is an answer, not an error."""
-        keys, start = await self._notary.keys(), self._stretch.start
+        self._keys = await self._notary.keys()
         broken, more = None, False
-        self._verification = Verification(keys, start=start)
         try:
-            before = await self._store.last_checkpoint(start[0])
-            if before is not None:
-                await self._check(before, keys)
-            self._verification = Verification(keys, start=start, before=before, published=self._stretch.published)
-            self._verification.archive = await self._archive()
+            self._before = await self._store.last_checkpoint(self._stretch.start[0])
+            if self._before is not None:
+                await self._check(self._before)
+            self._begin(await self._archive())
             more = await self._walk()
         except Broken as error:
             broken = finding(error)
@@ -142,35 +142,63 @@ class Run:
         done = self._verification
         return Verified(done.verified_rows, done.verified_checkpoints, done.head, more, broken)
 
-    async def _check(self, before: Checkpoint, keys: Keys) -> None:
+    def _begin(self, archive: Archive | None) -> None:
+        start, published = self._stretch.start, self._stretch.published
+        self._verification = Verification(
+            self._keys, start=start, before=self._before, archive=archive, published=published
+        )
+
+    async def _check(self, before: Checkpoint) -> None:
         """The checkpoint that the stretch goes on from: one that was moved to an earlier row would hide there."""
         previous = await self._store.checkpoints(before.number - 2, 1)
-        checkpoints.check(before, previous[0] if before.number > 1 and previous else None, keys)
+        checkpoints.check(before, previous[0] if before.number > 1 and previous else None, self._keys)
 
     async def _walk(self) -> bool:
         """Goes through the stretch; whether the ledger goes on after it."""
         # Read before the rows: what they say there is must be found among the rows.
         head, newest = await self._store.head(), await self._store.last_checkpoint()
-        done = self._verification
-        while (left := self._stretch.max_rows - done.verified_rows) > 0:
+        while (left := self._stretch.max_rows - self._verification.verified_rows) > 0:
             rows = await self._rows(min(BATCH, left))
             if not rows:
                 await self._end(head, newest)
                 return False
+            if await self._overtaken(rows[0]):
+                continue
             if not await self._feed(rows):
                 return True
             await asyncio.sleep(0)
         return True
 
-    async def _feed(self, rows: list[LedgerRow]) -> bool:
-        """The next rows with their checkpoints; False when so many checkpoints come first that it is enough."""
+    async def _overtaken(self, next_row: LedgerRow) -> bool:
+        """Whether an archive that is happening right now has deleted rows beyond those verified here: then the run has
+        begun again, to go on at the first row that is left. Raises LedgerBroken for a gap that no archive has made:
+        archives delete the oldest rows first, so a row before a gap was put there, or those in it cut out."""
         done = self._verification
-        if rows[0].sequence > done.head[0] + 1:
-            done.archive = await self._archive()  # again: it may be happening right now
+        if next_row.sequence <= done.head[0] + 1:
+            return False
+        archive = await self._archive()
+        if await self._is_left(done.head[0]):
+            raise LedgerBroken(done.head[0] + 1, f"is missing: row {next_row.sequence} is in its place")
+        if not done.verified_rows:
+            done.archive = archive
+            return False
+        self._begin(archive)
+        return True
+
+    async def _is_left(self, through: int) -> bool:
+        """Whether there is a row up to this one."""
+        try:
+            first = await self._store.ledger(0, 1)
+        except (ValueError, TypeError):
+            return True  # one that can't be read: no archive deletes rows and makes others unreadable
+        return bool(first) and first[0].sequence <= through
+
+    async def _feed(self, rows: list[LedgerRow]) -> bool:
+        """The next rows with their checkpoints; False when these are so many that it is enough."""
+        done = self._verification
         signed = await self._store.checkpoints_of(done.head[0], rows[-1].sequence, MAX_CHECKPOINTS)
-        of_archived = [each for each in signed if each.sequence < rows[0].sequence]
-        if len(of_archived) == MAX_CHECKPOINTS:
-            done.feed([], of_archived)
+        if len(signed) == MAX_CHECKPOINTS:  # there may be more: rows behind the last of these wait for theirs
+            done.feed([row for row in rows if row.sequence <= signed[-1].sequence], signed)
             return False
         done.feed(rows, signed)
         return True

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from joserfc.jwk import OKPKey
 
 from artstore_grpc import checkpoints
-from artstore_grpc.checkpoints import NotSigned
+from artstore_grpc.checkpoints import CheckpointBroken, NotSigned
 from artstore_grpc.ledger import Head
 from artstore_grpc.model import Checkpoint, EventKind, LedgerRow
 from artstore_grpc.verification import Verification
@@ -36,12 +36,16 @@ class Malformed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a file holds: the first row (0: none) and the last, counts, and the kids that signed its checkpoints."""
+    """What a file holds: the first row (0: none) and the last, counts, and the kids that signed its checkpoints.
+
+    `vouched`: the last row that a checkpoint vouches for (0: none). Anybody may have appended those after it.
+    """
 
     first: int
     last: Head
     rows: int
     checkpoints: int
+    vouched: int
     kids: tuple[str, ...]
 
 
@@ -112,8 +116,9 @@ def verify(
 ) -> Verified:
     """Verifies an export by nothing but itself, holding one batch of it in memory.
 
-    `kid`: the one ledger key to trust; empty: those of the file, which proves only that it is in itself whole. `told`
-    is called after each batch. Raises Malformed, and what Verification raises for a ledger that is broken.
+    `kid`: the one ledger key to trust, which must have signed a checkpoint; empty: those of the file, which proves only
+    that it is in itself whole. `told` is called after each batch. Raises Malformed, and what Verification raises for a
+    ledger that is broken.
     """
     return _Reading(kid, published, told).verified(file)
 
@@ -154,7 +159,10 @@ class _Reading:
         if self._end != counted:
             raise Malformed("The file's last line counts other rows than the file has.")
         done.finish()
-        return Verified(self._first, done.head, done.verified_rows, done.verified_checkpoints, tuple(self._kids))
+        if self._kid and not self._kids:
+            raise CheckpointBroken(1, f"is missing: nothing of this file is signed by {self._kid}")
+        rows, signed = done.verified_rows, done.verified_checkpoints
+        return Verified(self._first, done.head, rows, signed, done.vouched, tuple(self._kids))
 
     def _key(self, jwk: dict[str, Any]) -> None:
         try:
@@ -165,6 +173,8 @@ class _Reading:
             self._keys[str(key.kid)] = key
 
     def _archive(self, record: str) -> None:
+        if self._first:
+            raise Malformed("An archive line is out of its place.")
         try:
             self._verification.archive = checkpoints.archive_of(record, self._keys)
         except NotSigned as error:

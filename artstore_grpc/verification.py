@@ -2,7 +2,8 @@
 
 What it finds, and names by its number: any field of any row altered; rows deleted, inserted, swapped, repeated; rows
 rewritten with correct hashes up to a checkpoint; a checkpoint altered, deleted, swapped, or signed by another key; rows
-gone from the beginning without the signed record of an archive; a published head that the ledger doesn't lead to.
+gone from the beginning without the signed record of an archive, or put among those that it explains; a published
+head that the ledger doesn't lead to.
 
 What it can't find without a published head: that the end was cut off, or rewritten, from some row on, if the ledger's
 own head was set back and the checkpoints of those rows deleted with them. So publish heads (each checkpoint is in the
@@ -68,6 +69,11 @@ class Verification:
         self._published = published
         self._compare(start)
 
+    @property
+    def vouched(self) -> int:
+        """The last row that a checkpoint vouches for, and with it for every row before; 0: none."""
+        return self._last.sequence if self._last else 0
+
     def feed(self, rows: Sequence[LedgerRow], signed: Iterable[Checkpoint]) -> None:
         """Rows and the checkpoints that vouch for rows up to the last of them, merged by sequence."""
         at = 0
@@ -96,11 +102,11 @@ class Verification:
                 self._compare((rows[at].sequence, rows[at].hash))
 
     def signed(self, checkpoint: Checkpoint) -> None:
-        """The next checkpoint: the row it vouches for was the last one, or was archived."""
+        """The next checkpoint: the row it vouches for was the last one, or was archived with every row so far."""
         checkpoints.check(checkpoint, self._last, self._keys)
         sequence, number = checkpoint.sequence, checkpoint.number
         if sequence > self.head[0]:
-            if self.archive is None or sequence > self.archive.sequence:
+            if not self._may_be_archived(sequence):
                 raise LedgerBroken(self.head[0] + 1, f"is missing: checkpoint {number} vouches for row {sequence}")
             self._jump((sequence, checkpoint.hash))
         elif sequence < self.head[0]:
@@ -137,9 +143,14 @@ class Verification:
         """Goes on at the first row that is left, where those before it were archived. Until the archive's last row the
         hash before it is taken from the row itself: that row is under the next checkpoint like any other."""
         before = first.sequence - 1
-        if self.archive is None or not self.head[0] < before <= self.archive.sequence:
+        if self.archive is None or before <= self.head[0] or not self._may_be_archived(before):
             return
         self._jump((before, self.archive.hash if before == self.archive.sequence else first.previous_hash))
+
+    def _may_be_archived(self, sequence: int) -> bool:
+        """Whether the archive explains that rows up to here are gone. Archives delete the oldest rows first, so it
+        explains no gap behind a row that is left: rows before such a gap were put there, or those in it cut out."""
+        return self.archive is not None and not self.verified_rows and sequence <= self.archive.sequence
 
     def _jump(self, head: Head) -> None:
         if self._published and self.head[0] < self._published[0] < head[0]:

@@ -158,7 +158,7 @@ class Postgres(Server):
         if not self.data.exists():
             self._initialise()
         durability = [] if self.fsync else ["-F", "-c", "full_page_writes=off"]
-        listening = ["-D", self.data, "-h", "", "-k", self.folder]
+        listening: list[str | Path] = ["-D", self.data, "-h", "", "-k", self.folder]
         self._spawn([*UNPRIVILEGED, self.binaries / "postgres", *listening, *durability])
         self._await(self._ready)
         return self

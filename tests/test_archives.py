@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from artstore_grpc import archives, checkpoints, exports
+from artstore_grpc import archives, audit, checkpoints, exports, ledger
 from artstore_grpc.archives import ArchiveRefused, Archives, digest_of
 from artstore_grpc.checkpoints import Archive
-from artstore_grpc.errors import FailedPrecondition
+from artstore_grpc.cli.archive import carried_out
+from artstore_grpc.errors import FailedPrecondition, LeaseLost
 from artstore_grpc.ledger import LedgerBroken
-from artstore_grpc.model import EventKind, LedgerRow
+from artstore_grpc.model import EventKind, Lease, LedgerRow
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.verification import Broken
 from tests.auditing import Ledger, rechained, signing_every
@@ -132,6 +136,73 @@ async def test_rows_gone_without_an_archive(kept: Ledger) -> None:
     assert (await kept.found())[0] == (await kept.store.head())[0]
 
 
+def forged(before: LedgerRow, count: int) -> list[LedgerRow]:
+    """Rows that follow from each other, and from nothing that ever was."""
+    made: list[LedgerRow] = []
+    head = (before.sequence, b"\x01" * 32)
+    for number in range(count):
+        made.append(ledger.append(head, event(f"forged {number}")))
+        head = (made[-1].sequence, made[-1].hash)
+    return made
+
+
+@pytest.mark.parametrize("max_rows", [3, 4, 1000])
+async def test_rows_forged_where_rows_were_archived(kept: Ledger, tmp_path: Path, max_rows: int) -> None:
+    """Rows put among those that were archived are found, also where one call ends with the last of them: what is left
+    of a ledger goes on without a gap."""
+    before = await kept.rows()
+    archive = await made(kept, 3, tmp_path / "one")
+    for at in (4, archive.sequence - 4):
+        put = forged(before[at - 1], 3)
+        await kept.replace_all([*put, *(await after(kept, archive.sequence))], head=False)
+        assert (await found_in_stretches(kept, max_rows)) == (put[-1].sequence + 1, 0)
+    await kept.replace_all(await after(kept, archive.sequence))
+    assert await kept.is_intact()
+
+
+async def found_in_stretches(kept: Ledger, max_rows: int) -> tuple[int, int] | None:
+    """The row and the checkpoint that are named by the first of the calls that finds something; None: none does."""
+    start = ledger.GENESIS
+    while True:
+        verified = await kept.verify(start=start, max_rows=max_rows)
+        if verified.broken or not verified.more:
+            return (verified.broken.sequence, verified.broken.checkpoint) if verified.broken else None
+        start = verified.last
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5])
+async def test_more_checkpoints_than_one_call_takes(
+    kept: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Wherever the checkpoints of one call end, among archived rows or those that are left, the next goes on there."""
+    await made(kept, 3, tmp_path / "one")
+    monkeypatch.setattr(audit, "MAX_CHECKPOINTS", most)
+    assert await found_in_stretches(kept, 1000) is None
+    last = (await kept.rows())[-1].sequence
+    await kept.alter(last - 2, actor="somebody else")
+    assert await found_in_stretches(kept, 1000) == (last - 2, 0)
+
+
+async def test_a_verification_overtaken(kept: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that an archive deletes from under a verification's feet are no finding: it begins again after them."""
+    before = await kept.rows()
+    archive = await made(kept, 3, tmp_path / "one")
+    await kept.replace_all([*before[: archive.sequence], *(await after(kept, archive.sequence))])
+    monkeypatch.setattr(audit, "BATCH", 4)
+    read = kept.store.ledger
+
+    async def overtaken(after: int, limit: int) -> list[LedgerRow]:
+        if after == 8:
+            await kept.store.delete_ledger(archive.sequence, 1000)
+        return await read(after, limit)
+
+    monkeypatch.setattr(kept.store, "ledger", overtaken)
+    verified = await kept.verify()
+    left = await kept.rows()
+    assert left[0].sequence == archive.sequence + 1
+    assert (verified.broken, verified.last, verified.rows) == (None, await kept.store.head(), len(left))
+
+
 async def test_a_published_head_that_was_archived(kept: Ledger, tmp_path: Path) -> None:
     """The head of an archived checkpoint can still be compared; one between needs the archive, and it is said so."""
     before = await kept.rows()
@@ -181,10 +252,6 @@ async def test_killed(kept: Ledger, tmp_path: Path, at: tuple[str, int]) -> None
 async def test_killed_before_it_was_recorded(kept: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that was finished but not recorded is made again, to the byte; another file of its name is left alone."""
     path = tmp_path / "one"
-
-    async def killed(*arguments: object) -> None:
-        raise Killed
-
     with monkeypatch.context() as patched:
         patched.setattr(Archives, "_record", killed)
         with pytest.raises(Killed):
@@ -248,3 +315,143 @@ async def test_one_at_a_time(kept: Ledger, tmp_path: Path) -> None:
         await made(kept, 3, tmp_path / "one")
     kept.clock.advance(archives.LEASE_LIFETIME)
     await made(kept, 3, tmp_path / "one")
+
+
+def overtaken_by_two(
+    kept: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch, late: Callable[[], None] = lambda: None
+) -> None:
+    """Before the next archive is recorded, which is late then, "two" makes one up to checkpoint 4."""
+    record = Archives._record
+
+    async def overtaken(self: Archives, *arguments: Any) -> None:
+        monkeypatch.setattr(Archives, "_record", record)
+        late()
+        command = archiving(kept, "two")
+        await command.archive(await command.by_number(4), path, silent)
+        await record(self, *arguments)
+
+    monkeypatch.setattr(Archives, "_record", overtaken)
+
+
+async def test_two_that_overlap(kept: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was so slow that another archive was made meanwhile records nothing: the ledger stays intact, and can be
+    archived further."""
+    overtaken_by_two(kept, tmp_path / "two", monkeypatch, lambda: kept.clock.advance(2 * archives.LEASE_LIFETIME))
+    with pytest.raises(LeaseLost):
+        await made(kept, 3, tmp_path / "one")
+    await still_whole(kept, tmp_path)
+
+
+async def test_two_that_overlap_under_one_lease(kept: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the unit record one, whatever the leases say, if another was recorded since it began."""
+    lease = await kept.store.acquire_lease(archives.LEASE, "any", archives.LEASE_LIFETIME, kept.clock())
+    assert lease
+
+    async def held(*arguments: Any) -> Lease:
+        return lease
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Archives, "_lease", held)
+        patched.setattr(Archives, "_renew", held)
+        overtaken_by_two(kept, tmp_path / "two", monkeypatch)
+        with pytest.raises(ArchiveRefused, match="meanwhile"):
+            await made(kept, 3, tmp_path / "one")
+    await still_whole(kept, tmp_path)
+
+
+async def still_whole(kept: Ledger, folder: Path) -> None:
+    assert await kept.is_intact()
+    await kept.grow(30)
+    await kept.notary.run()
+    await made(kept, 5, folder / "next")
+    assert await kept.is_intact()
+
+
+async def test_the_lease_is_kept_while_the_file_is_verified(
+    kept: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that takes, nobody else begins."""
+    acquire, check, renewed = kept.store.acquire_lease, exports.verify, threading.Event()
+
+    async def acquired(*arguments: Any) -> Lease | None:
+        lease = await acquire(*arguments)
+        renewed.set()
+        return lease
+
+    def slowly(*arguments: Any, **options: Any) -> exports.Verified:
+        for _ in range(4):
+            kept.clock.advance(archives.LEASE_LIFETIME / 2)
+            renewed.clear()
+            assert renewed.wait(30)
+        return check(*arguments, **options)
+
+    monkeypatch.setattr(archives, "RENEWED_EVERY", timedelta(milliseconds=1))
+    monkeypatch.setattr(kept.store, "acquire_lease", acquired)
+    monkeypatch.setattr(exports, "verify", slowly)
+    await made(kept, 3, tmp_path / "one")
+    lease = await acquire(archives.LEASE, "two", archives.LEASE_LIFETIME, kept.clock())
+    assert lease
+    assert lease.fence == 2
+
+
+@pytest.mark.parametrize("earlier", [None, 1])
+async def test_a_file_that_was_lost(
+    kept: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: int | None
+) -> None:
+    """While no row that it holds was deleted, another file may take its place, which reaches as far; then no more."""
+    if earlier:
+        await made(kept, earlier, tmp_path / "earlier")
+    before = await kept.rows()
+    with monkeypatch.context() as patched:
+        patched.setattr(Archives, "_delete", killed)
+        with pytest.raises(Killed):
+            await made(kept, 3, tmp_path / "lost")
+    (tmp_path / "lost").unlink()
+    with pytest.raises(ArchiveRefused, match="already"):
+        await carried_out(archiving(kept), tmp_path / "two", 2, None, lambda done, total: None)
+    archive = await carried_out(archiving(kept), tmp_path / "two", 3, None, lambda done, total: None)
+    assert verify(tmp_path / "two").first == before[0].sequence
+    assert (await kept.rows())[0].sequence == archive.sequence + 1
+    assert await kept.is_intact()
+
+
+async def test_a_file_that_was_lost_too_late(kept: Ledger, tmp_path: Path) -> None:
+    """Once rows are nowhere but in the file, the archive isn't ended without it."""
+    before = await kept.rows()
+    archive = await made(kept, 3, tmp_path / "one")
+    await kept.replace_all([*before[5 : archive.sequence], *(await after(kept, archive.sequence))], head=False)
+    for number in (3, 4):
+        with pytest.raises(ArchiveRefused, match=archive.file):
+            await carried_out(archiving(kept), tmp_path / "two", number, None, lambda done, total: None)
+        with pytest.raises(ArchiveRefused, match=archive.file):
+            await made(kept, number, tmp_path / "two")
+    await carried_out(archiving(kept), tmp_path / "one", 3, None, lambda done, total: None)
+    assert await kept.is_intact()
+
+
+async def killed(*arguments: object) -> None:
+    raise Killed
+
+
+async def test_one_deletes_at_a_time(kept: Ledger, tmp_path: Path) -> None:
+    """Who lost the lease while it deleted rows stops, and who doesn't get it doesn't begin; the ledger stays intact."""
+
+    def told(what: str, done: int, total: int) -> None:
+        if what == "deleting":
+            kept.clock.advance(archives.LEASE_LIFETIME)
+
+    command, path = archiving(kept), tmp_path / "one"
+    with pytest.raises(LeaseLost):
+        await command.archive(await command.by_number(3), path, told)
+    pending = await command.pending()
+    assert pending
+    left = await kept.rows()
+    lease = await kept.store.acquire_lease(archives.LEASE, "two", archives.LEASE_LIFETIME, kept.clock())
+    assert lease
+    with pytest.raises(ArchiveRefused, match="Another"):
+        await command.resume(pending, path, silent)
+    assert await kept.rows() == left
+    assert await kept.is_intact()
+    await kept.store.release_lease(lease)
+    await command.resume(pending, path, silent)
+    assert (await kept.rows())[0].sequence == pending.sequence + 1

@@ -14,7 +14,7 @@ import pytest_asyncio
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from artstore_grpc import checkpoints, exports
+from artstore_grpc import checkpoints, exports, ledger
 from artstore_grpc.checkpoints import CheckpointBroken
 from artstore_grpc.exports import Malformed
 from artstore_grpc.ledger import LedgerBroken
@@ -86,6 +86,21 @@ async def test_the_known_key_can_be_demanded(kept: Ledger) -> None:
         verify(content, kid="another")
 
 
+async def test_a_file_that_the_known_key_signed_nothing_of(kept: Ledger) -> None:
+    """With the key that is trusted, a file without a checkpoint is broken, though its chain holds and its key is there;
+    of any other it is said up to which row a checkpoint vouches for it."""
+    content, ((kid, _),) = await exported(kept), (await kept.notary.keys()).items()
+    (*_, last) = await kept.store.checkpoints(0, 100)
+    assert verify(content, kid=kid).vouched == last.sequence < verify(content).last[0]
+    row = exports.row_line(ledger.append(ledger.GENESIS, event("forged")))
+    forged = b"".join([*content.splitlines(keepends=True)[:2], row, exports.end_line(1, 0)])
+    assert (verify(forged).rows, verify(forged).vouched) == (1, 0)
+    with pytest.raises(CheckpointBroken) as broken:
+        verify(forged, kid=kid)
+    assert broken.value.number == 1
+    assert kid in str(broken.value)
+
+
 @pytest.mark.parametrize("number", [0, 15, -1])
 async def test_a_row_altered_or_removed(kept: Ledger, number: int) -> None:
     """Any row of the file that was altered or removed is named."""
@@ -155,6 +170,27 @@ async def test_rows_missing_at_the_beginning(kept: Ledger) -> None:
     other = exports.archive_line(checkpoints.archive_record(checkpoints.generate(), enough))
     with pytest.raises(Malformed):
         verify(header + b"\n" + keys + b"\n" + other + rest)
+
+
+@pytest.mark.parametrize("place", ["before the rows", "among them"])
+async def test_rows_cut_out_where_rows_were_archived(kept: Ledger, place: str) -> None:
+    """The signed record of a later archive hides no row that was cut out of an older export: it explains rows that are
+    gone from the beginning, and stands before the first."""
+    content, (key,) = await exported(kept), (await kept.notary.keys()).values()
+    signed = (await kept.store.checkpoints(1, 1))[0]
+    lines = content.splitlines(keepends=True)
+    gone = range(7, signed.sequence + 1)
+    lines = [each for each in lines if json.loads(each).get("row", {}).get("sequence") not in gone]
+    record = checkpoints.archive_record(key, checkpoints.Archive(2, signed.sequence, signed.hash, ""))
+    lines.insert(2 if place == "before the rows" else 8, exports.archive_line(record))
+    cut = changed(b"".join(lines), "end", 0, rows=len(await kept.rows()) - len(gone))
+    if place == "among them":
+        with pytest.raises(Malformed):
+            verify(cut)
+    else:
+        with pytest.raises(LedgerBroken) as broken:
+            verify(cut)
+        assert broken.value.sequence == 7
 
 
 @pytest.mark.parametrize(

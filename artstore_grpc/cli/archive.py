@@ -73,7 +73,7 @@ async def archived(settings: Settings, file: Path, number: int | None, age: time
     except ArchiveRefused as error:
         raise Failure(Exit.CONFLICT, "ARCHIVE_REFUSED", str(error)) from error
     except LeaseLost as error:
-        raise Failure(Exit.CONFLICT, "LEASE_LOST", "It took too long, and another archive has begun.") from error
+        raise Failure(Exit.CONFLICT, "LEASE_LOST", "It took too long, and another archive may have begun.") from error
     except OSError as error:
         raise Failure(Exit.INVALID, "FILE_UNUSABLE", f"{file} can't be written: {error.strerror}.") from error
     except Broken as error:
@@ -88,9 +88,9 @@ async def archived(settings: Settings, file: Path, number: int | None, age: time
 async def carried_out(
     archives: Archives, file: Path, number: int | None, age: timedelta | None, moved: Moved
 ) -> Archive:
-    """Ends an archive that was interrupted, if there is one; else makes one."""
+    """Ends an archive that was interrupted, if there is one; else, or in place of one whose file is lost, makes one."""
     pending = await archives.pending()
-    if pending is not None:
+    if pending is not None and not await archives.replaceable(pending, file):
         return await archives.resume(pending, file, lambda what, done, total: moved(done, total))
     if number is not None:
         through = await archives.by_number(number)

@@ -71,7 +71,13 @@ def verify(
         return
     click.echo(f"Intact: {said['rows']:,} rows and {said['checkpoints']:,} checkpoints.")
     click.echo(f"Rows {said['first_sequence']} to {said['last_sequence']}, whose hash is {said['last_hash']}.")
-    click.echo(f"Checkpoints are signed by {', '.join(said['ledger_keys']) or 'nobody: there are none'}.")
+    if said["checkpoints"]:
+        signers = ", ".join(said["ledger_keys"])
+        click.echo(f"Checkpoints signed by {signers} vouch for the rows up to {said['vouched_sequence']}.")
+    else:
+        click.echo("No checkpoint vouches for any of them.")
+    if said["last_sequence"] > said["vouched_sequence"]:
+        click.echo("Rows that none vouches for anybody may have written who can write to the database or to the file.")
     if not ledger_key:
         click.echo("Compare that key with the one you know, or give it: --ledger-key KID.", err=True)
 
@@ -95,6 +101,7 @@ def verified_file(file: Path, head: Head | None, kid: str) -> dict[str, Any]:
         "first_sequence": found.first,
         "last_sequence": found.last[0],
         "last_hash": found.last[1].hex(),
+        "vouched_sequence": found.vouched,
         "ledger_keys": list(found.kids),
     }
 

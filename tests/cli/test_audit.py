@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from artstore_grpc import exports
+from artstore_grpc import exports, root_key
 from artstore_grpc.archives import KEPT_ROWS
-from artstore_grpc.installation import embedded_key
+from artstore_grpc.key_files import EmbeddedKey
 from artstore_grpc.notary import Notary
 from artstore_grpc.store.schema import upgrade
 from artstore_grpc.store.sql import SqlStore
@@ -50,6 +50,8 @@ def test_export_verifies_without_the_service(cli: Cli, exported: Path) -> None:
     said = json.loads(cli("audit", "verify", str(exported), "--json", **nobody).stdout)
     assert said["intact"]
     assert said["rows"] == said["last_sequence"] > 3
+    assert said["vouched_sequence"] == 0
+    assert "No checkpoint vouches" in cli("audit", "verify", str(exported), **nobody).stdout
     head = f"{said['last_sequence']}:{said['last_hash']}"
     cli("audit", "verify", str(exported), "--head", head, **nobody)
     cli("audit", "verify", "--head", head)
@@ -138,15 +140,19 @@ def store_of(folder: Path) -> SqlStore:
     return SqlStore(f"sqlite:///{folder / 'identity.db'}")
 
 
-def notary_of(folder: Path, store: SqlStore) -> Notary:
-    vault = Vault(embedded_key(folder / "key-encryption.key"))
-    return Notary(store, vault, lambda: datetime.now(UTC), configured("error"), "test")
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def notary_of(folder: Path, store: SqlStore) -> Notary:
+    vault = Vault(await root_key.opened(store, EmbeddedKey(folder / "key-encryption.key"), utc_now))
+    return Notary(store, vault, utc_now, configured("error"), "test")
 
 
 async def fill(folder: Path) -> None:
     store = store_of(folder)
     await upgrade(f"sqlite:///{folder / 'identity.db'}")
-    notary = notary_of(folder, store)
+    notary = await notary_of(folder, store)
     await notary.load()
     for _ in range(ROWS // 1000):
         async with store.unit() as unit:
@@ -175,7 +181,9 @@ def test_archive(cli: Cli, data_dir: Path, tmp_path: Path) -> None:
     assert (verified["rows"], verified["checkpoints"]) == (said["sequence"], 2)
     assert asyncio.run(first_row(data_dir)) == said["sequence"] + 1
     assert "already" in cli(*arguments, code=7, **variables).stderr
-    cli("audit", "verify", str(file), "--ledger-key", verified["ledger_keys"][0])
+    assert verified["vouched_sequence"] == said["sequence"]
+    known = cli("audit", "verify", str(file), "--ledger-key", verified["ledger_keys"][0]).stdout
+    assert f"up to {said['sequence']}" in known
     cli("audit", "verify", str(file), "--ledger-key", "another", code=11)
 
 
