@@ -16,7 +16,7 @@ DESCRIPTORS := clients/python/artstore/identity/v1/descriptors.binpb
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test interop test-fast bench bench-quick bench-growth lint proto proto-release lock secrets clean
+.PHONY: help setup run test interop test-fast bench bench-quick bench-growth bench-trust lint proto proto-release lock secrets clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ bench-quick: setup ## the same with fewer rows and rounds; about a minute
 
 bench-growth: .venv/.bench ## measure a token's cost against accounts, ledger rows, connections; memory; half an hour
 	$(BIN)/python -m benchmarks grow
+
+bench-trust: setup ## measure how soon what one process does is known to all, and to verifiers; about 6 minutes
+	$(BIN)/python -m benchmarks.trust
 
 lint: setup ## check style, types, protos, Dockerfile and docker-compose.yml
 	$(BIN)/ruff check .

@@ -20,7 +20,17 @@ from artstore_grpc.settings import Settings
 from artstore_grpc.vault import WrongKey, new_key
 from tests.kms.running import KmsPlugin
 from tests.processes import chain
-from tests.processes.service import COMMAND, ISSUER, Client, Installation, Service, code_of, install, until
+from tests.processes.service import (
+    CALL_SECONDS,
+    COMMAND,
+    ISSUER,
+    Client,
+    Installation,
+    Service,
+    code_of,
+    install,
+    until,
+)
 from tests.processes.test_refusals import refused
 from tests.roots import opened_root
 
@@ -236,12 +246,13 @@ def test_a_new_root_key(tmp_path: Path, installation: Installation) -> None:
     go on, each secret's first check is bcrypt's again; without --yes it refuses."""
     environment = installation.environment
     with Service(tmp_path / "first", environment) as service, Client(service.grpc_address, installation) as client:
+        until(lambda: len(client.key_ids()) == 2, CALL_SECONDS, "a second key is published")
         token, key_ids = client.bearer[0][1].removeprefix("Bearer "), client.key_ids()
     process = spawned(tmp_path, environment, "--new-root")
     _, err = process.communicate(timeout=REKEY_SECONDS)
     assert process.returncode == 2
     assert "--yes" in err
-    assert rekeyed(tmp_path, environment, "--new-root", "--yes")["sealed_again"] == len(key_ids)
+    assert rekeyed(tmp_path, environment, "--new-root", "--yes")["sealed_again"] == len(key_ids) + 1  # the ledger's
     with Service(tmp_path / "second", environment) as service, Client(service.grpc_address, installation) as client:
         assert client.key_ids() == key_ids
         assert client.introspect(token).active

@@ -1,0 +1,174 @@
+"""How soon what one process does is known to the others, and to a verifier that follows the feed: trials over real
+processes, for the tests and for `make bench-trust`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from artstore.identity import Client, IdentityError, Role, ServiceAccount, TrustFeed
+from joserfc.jws import extract_compact
+
+from tests.processes.service import Installation, Service
+
+PAUSE = 0.002
+MOST_SECONDS = 10.0
+RATE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Seconds of many trials."""
+
+    seconds: list[float]
+
+    def percentile(self, percent: float) -> float:
+        """The nearest rank."""
+        ordered = sorted(self.seconds)
+        return ordered[max(0, -(-len(ordered) * percent // 100).__int__() - 1)]
+
+    def __str__(self) -> str:
+        told = (f"p{percent} {self.percentile(percent) * 1000:.1f} ms" for percent in (50, 95, 99))
+        return f"{', '.join(told)}, most {max(self.seconds) * 1000:.1f} ms, {len(self.seconds)} trials"
+
+
+async def seen(holds: Callable[[], Awaitable[bool]]) -> float:
+    """Waits until it holds, and says how many seconds that took."""
+    started = time.monotonic()
+    while not await holds():
+        assert time.monotonic() - started < MOST_SECONDS
+        await asyncio.sleep(PAUSE)
+    return time.monotonic() - started
+
+
+@contextlib.asynccontextmanager
+async def clients(services: list[Service], client_id: str, secret: str) -> AsyncIterator[list[Client]]:
+    """A client of each process, as one account."""
+    async with AsyncExitStack() as stack:
+        made = [Client(service.grpc_address, client_id=client_id, client_secret=secret) for service in services]
+        yield [await stack.enter_async_context(each) for each in made]
+
+
+async def account(admin: Client, name: str, **fields: Any) -> Any:
+    return await admin.create_service_account(ServiceAccount(name=name, role=Role.ROLE_USER, rate_limit=RATE, **fields))
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    claims: dict[str, Any] = orjson.loads(extract_compact(token.encode()).payload)
+    return claims
+
+
+def kid_of(token: str) -> str:
+    kid: str = extract_compact(token.encode()).headers()["kid"]
+    return kid
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The clients of every process: an administrator, a resource server, and the account that things happen to."""
+
+    admins: list[Client]
+    watchers: list[Client]
+    victims: list[Client]
+
+    async def revoke(self, at: int) -> float:
+        token = await self.good_token(at)
+        await self.victims[at].revoke(token)
+        return await self.refused_everywhere(token)
+
+    async def suspend(self, at: int) -> float:
+        token, client_id = await self.good_token(at), self.victims[at].client_id
+        await self.admins[at].suspend_service_account(client_id)
+        seconds = await self.refused_everywhere(token)
+        await self.admins[at].activate_service_account(client_id)
+        await asyncio.gather(*(seen(lambda each=each: may_issue(each)) for each in self.victims))
+        return seconds
+
+    async def change_key(self, at: int) -> float:
+        """By the emergency, since a rotation waits for caches: until every process signs by the next key."""
+        active = kid_of(await self.good_token(at))
+        changed = await self.admins[at].revoke_signing_key(active)
+
+        async def signs_anew(victim: Client) -> bool:
+            return kid_of((await victim.issue_token()).access_token) == changed.active_key.kid
+
+        return max(await asyncio.gather(*(seen(lambda each=each: signs_anew(each)) for each in self.victims)))
+
+    async def good_token(self, at: int) -> str:
+        """One that every process takes for good."""
+        token = (await self.victims[at].issue_token()).access_token
+        for watcher in self.watchers:
+            assert (await watcher.introspect(token)).active
+        return token
+
+    async def refused_everywhere(self, token: str) -> float:
+        async def inactive(watcher: Client) -> bool:
+            return not (await watcher.introspect(token)).active
+
+        return max(await asyncio.gather(*(seen(lambda each=each: inactive(each)) for each in self.watchers)))
+
+
+async def trials(services: list[Service], installation: Installation, count: int) -> dict[str, Figures]:
+    """Revokes, suspends and changes the key at one process after the other, and times how long until every process
+    knows."""
+    who = installation.administrator
+    async with clients(services, who.client_id, who.client_secret) as admins:
+        watcher = await account(admins[0], "watcher", served_audiences=["artstore"])
+        victim = await account(admins[0], "victim")
+        async with (
+            clients(services, watcher.service_account.client_id, watcher.client_secret) as watchers,
+            clients(services, victim.service_account.client_id, victim.client_secret) as victims,
+        ):
+            trial = Trial(admins, watchers, victims)
+            kinds = {"revoke": trial.revoke, "suspend": trial.suspend, "key": trial.change_key}
+            return {
+                name: Figures([await act(number % len(services)) for number in range(count)])
+                for name, act in kinds.items()
+            }
+
+
+async def may_issue(client: Client) -> bool:
+    try:
+        return bool((await client.issue_token()).access_token)
+    except IdentityError:
+        return False
+
+
+async def told(feed: TrustFeed, claims: dict[str, Any]) -> bool:
+    return feed.refuses(claims)
+
+
+async def revocations(client_id: str, secret: str, at: Service, feed: TrustFeed, count: int) -> Figures:
+    found: list[float] = []
+    async with Client(at.grpc_address, client_id=client_id, client_secret=secret) as owner:
+        for _ in range(count):
+            token = (await owner.issue_token()).access_token
+            claims = claims_of(token)
+            assert not feed.refuses(claims)
+            await owner.revoke(token)
+            found.append(await seen(lambda claims=claims: told(feed, claims)))
+    return Figures(found)
+
+
+async def verifier_trials(
+    services: list[Service], installation: Installation, count: int
+) -> tuple[Figures, Figures, TrustFeed]:
+    """Revokes at the second process of two, and times how long until a verifier that follows the feed refuses: while
+    both run, and after the first was killed."""
+    who = installation.administrator
+    async with clients(services, who.client_id, who.client_secret) as admins:
+        made = await account(admins[1], "followed")
+    client_id, secret = made.service_account.client_id, made.client_secret
+    target = "ipv4:" + ",".join(service.grpc_address for service in services)
+    async with Client(target, client_id=client_id, client_secret=secret) as follower, TrustFeed(follower) as feed:
+        await feed.ready()
+        first = await revocations(client_id, secret, services[1], feed, count)
+        services[0].kill()
+        second = await revocations(client_id, secret, services[1], feed, count)
+    return first, second, feed
