@@ -136,6 +136,7 @@ def test_embedded_starts_together_have_one_administrator(tmp_path: Path) -> None
     whose credentials were written down once."""
     folder = tmp_path / "var"
     with replicas(tmp_path, {"ARTSTORE_DATA_DIR": str(folder), "ARTSTORE_ISSUER": ISSUER}, 2) as services:
+        until((folder / "administrator.env").exists, 10.0, "the credentials, which are written once it is ready")
         lines = (folder / "administrator.env").read_text().splitlines()
         values = dict(line.removeprefix("export ").split("=", 1) for line in lines if "=" in line)
         administrator = Administrator(*(values[f"ARTSTORE_CLIENT_{name}"].strip("'\"") for name in ("ID", "SECRET")))
