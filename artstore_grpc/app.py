@@ -1,64 +1,31 @@
-"""The composition root: builds each part once, top to bottom, opens the doors, and drains them again."""
+"""The composition root: reads what the parts need, opens the doors, starts what runs by itself, and drains it all."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import signal
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
 from artstore_grpc import installation, jobs, root_key
-from artstore_grpc.accounts import Accounts
-from artstore_grpc.assertions import Assertions, StoredUsedAssertions
-from artstore_grpc.attempts import Attempts
-from artstore_grpc.audiences import Audiences
-from artstore_grpc.audit import Audit
-from artstore_grpc.authentication import Authenticator
-from artstore_grpc.changes import Changes
 from artstore_grpc.doors import Doors, address_of
-from artstore_grpc.ephemeral.announcements import RedisAnnouncements
-from artstore_grpc.ephemeral.memory import MemoryLimiter
-from artstore_grpc.ephemeral.protocol import Limiter, UsedAssertions
-from artstore_grpc.ephemeral.redis import RedisLimiter
-from artstore_grpc.ephemeral.used_assertions import RedisUsedAssertions
 from artstore_grpc.errors import KeyServiceUnavailable, StoreUnavailable
 from artstore_grpc.gateway.server import bind
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
-from artstore_grpc.key_encryption import KeyEncryption
-from artstore_grpc.key_policy import KeyPolicy
-from artstore_grpc.keys import Keyring
 from artstore_grpc.notary import INTERVAL as NOTARY_INTERVAL
-from artstore_grpc.notary import Notary
-from artstore_grpc.pipeline import Pipeline
-from artstore_grpc.replays import Replays
-from artstore_grpc.replica import Replica, nothing
-from artstore_grpc.revocations import Revocations
-from artstore_grpc.rotation import Rotation
-from artstore_grpc.rpc.audit_service import AuditService
-from artstore_grpc.rpc.descriptors import SERVICES
-from artstore_grpc.rpc.health import Health
-from artstore_grpc.rpc.key_service import KeyService
-from artstore_grpc.rpc.methods import methods
-from artstore_grpc.rpc.service_account_service import ServiceAccountService
-from artstore_grpc.rpc.token_service import TokenService
-from artstore_grpc.secrets import Hasher
+from artstore_grpc.parts import Parts, parts, utc_now
 from artstore_grpc.settings import Address, InvalidSettings, Settings
-from artstore_grpc.signing_keys import TICK_INTERVAL, SigningKeys
+from artstore_grpc.signing_keys import TICK_INTERVAL
 from artstore_grpc.store import notifications, schema
-from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.telemetry.logs import Logger, capture_library_logs, configured
-from artstore_grpc.telemetry.metrics import Metrics
-from artstore_grpc.tokens import Tokens
-from artstore_grpc.usage import FLUSH_INTERVAL, Usage
-from artstore_grpc.vault import Vault, WrongKey
-from artstore_grpc.watches import Watches
+from artstore_grpc.usage import FLUSH_INTERVAL
+from artstore_grpc.vault import WrongKey
 
 __all__ = ["Administrator", "AlreadyBootstrapped", "Started", "bootstrap", "serve"]
 
@@ -87,194 +54,6 @@ class Loaded:
     """What a start has read or made: the administrator, on the very first one of the embedded default."""
 
     administrator: Administrator | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """Everything between the store and the doors."""
-
-    store: SqlStore
-    encryption: KeyEncryption
-    vault: Vault
-    keyring: Keyring
-    notary: Notary
-    replica: Replica
-    announcements: RedisAnnouncements | None
-    watches: Watches
-    usage: Usage
-    hasher: Hasher
-    accounts: Accounts
-    pipeline: Pipeline
-    health: Health
-    metrics: Metrics
-    changed: asyncio.Event
-    """Set when the database went away or came back."""
-    signing_keys: SigningKeys
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-@asynccontextmanager
-async def parts(
-    settings: Settings,
-    encryption: KeyEncryption,
-    issuer: str,
-    logger: Logger,
-    now: Callable[[], datetime] = utc_now,
-    monotonic: Callable[[], float] = time.monotonic,
-) -> AsyncIterator[Parts]:
-    """Builds the parts and closes them; nothing is read from the store yet."""
-    async with AsyncExitStack() as stack:
-        store = SqlStore(settings.store_url, pool_size=settings.database_pool_size)
-        stack.push_async_callback(store.close)
-        stack.push_async_callback(encryption.close)
-        vault = Vault()
-        limiter, failures = limiters(settings, stack, logger)
-        changed = asyncio.Event()
-        metrics = Metrics()
-        hasher = Hasher(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
-        stack.callback(hasher.close)
-        announcements = announcing(settings, stack, logger)
-        keys = policy_of(settings)
-        keyring = Keyring(
-            store,
-            vault,
-            now,
-            algorithm=settings.signing_algorithm,
-            issuer=issuer,
-            token_lifetime_seconds=keys.token_lifetime_seconds,
-        )
-        replica = Replica(
-            store,
-            now,
-            outage_window=settings.outage_window,
-            monotonic=monotonic,
-            on_change=changed.set,
-            on_keys=keyring.reload,
-            announce=announcements.announce if announcements else nothing,
-        )
-        signing_keys = SigningKeys(store=store, keyring=keyring, replica=replica, vault=vault, policy=keys, now=now)
-        notary = Notary(store, vault, now, logger, holder=uuid.uuid4().hex)
-        usage = Usage(store)
-        audiences = Audiences(settings.audience, issuer)
-        attempts = Attempts(store=store, replica=replica, hasher=hasher, failures=failures, now=now)
-        used: UsedAssertions = StoredUsedAssertions(store, replica)
-        if settings.redis_url:
-            used = RedisUsedAssertions(settings.redis_url)
-        stack.push_async_callback(used.close)
-        authenticator = Authenticator(
-            replica=replica,
-            keyring=keyring,
-            vault=vault,
-            attempts=attempts,
-            assertions=Assertions(
-                replica=replica, used=used, limiter=limiter, failures=failures, issuer=issuer, now=now
-            ),
-            usage=usage,
-            issuer=issuer,
-            audience=settings.audience,
-            now=now,
-        )
-        tokens = Tokens(
-            store=store,
-            replica=replica,
-            keyring=keyring,
-            authenticator=authenticator,
-            audiences=audiences,
-            lifetime=settings.token_lifetime,
-            now=now,
-        )
-        changes = Changes(store=store, replica=replica, replays=Replays(vault), now=now)
-        accounts = Accounts(
-            store=store,
-            changes=changes,
-            hasher=hasher,
-            vault=vault,
-            environment=settings.environment,
-            now=now,
-        )
-        rotation = Rotation(changes=changes, hasher=hasher, usage=usage, now=now)
-        watches = Watches(replica, keyring, now, max_streams=settings.max_streams)
-        revocations = Revocations(replica, keyring, now, issuer=issuer)
-        servicers: dict[str, object] = {
-            "TokenService": TokenService(tokens, keyring, signing_keys, watches, revocations, metrics, issuer),
-            "ServiceAccountService": ServiceAccountService(accounts, rotation, audiences, now),
-            "KeyService": KeyService(signing_keys),
-            "AuditService": AuditService(Audit(store, vault, notary)),
-        }
-        pipeline = Pipeline(
-            methods=methods(servicers),
-            authenticator=authenticator,
-            limiter=limiter,
-            replica=replica,
-            vault=vault,
-            metrics=metrics,
-            logger=logger,
-            max_in_flight=settings.max_in_flight,
-        )
-        health = Health(tuple(service.full_name for service in SERVICES))
-        made = Parts(
-            store=store,
-            encryption=encryption,
-            vault=vault,
-            keyring=keyring,
-            replica=replica,
-            announcements=announcements,
-            watches=watches,
-            usage=usage,
-            hasher=hasher,
-            accounts=accounts,
-            pipeline=pipeline,
-            health=health,
-            metrics=metrics,
-            changed=changed,
-            signing_keys=signing_keys,
-            notary=notary,
-        )
-        watch(made)
-        yield made
-
-
-def policy_of(settings: Settings) -> KeyPolicy:
-    """The settings that decide the life of signing keys."""
-    return KeyPolicy(**{each.name: getattr(settings, each.name) for each in fields(KeyPolicy)})
-
-
-def limiters(settings: Settings, stack: AsyncExitStack, logger: Logger) -> tuple[Limiter, Limiter]:
-    """The limiter of accounts and that of failures, shared through Redis where there is one."""
-    made: list[Limiter] = []
-    for prefix in ("artstore:limit:", "artstore:failure:"):
-        limiter: Limiter = MemoryLimiter()
-        if settings.redis_url:
-            limiter = RedisLimiter(settings.redis_url, fallback=MemoryLimiter(), prefix=prefix, logger=logger)
-        stack.push_async_callback(limiter.close)
-        made.append(limiter)
-    return made[0], made[1]
-
-
-def announcing(settings: Settings, stack: AsyncExitStack, logger: Logger) -> RedisAnnouncements | None:
-    """What wakes the other processes after a write; None where there is no Redis."""
-    if not settings.redis_url:
-        return None
-    made = RedisAnnouncements(settings.redis_url, logger)
-    stack.push_async_callback(made.close)
-    return made
-
-
-def watch(made: Parts) -> None:
-    """The gauges that are read from the parts themselves."""
-    gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
-        ("artstore_calls_in_flight", "Calls in progress.", lambda: made.pipeline.in_flight),
-        ("artstore_bcrypt_pending", "bcrypt hashes waiting or under way.", lambda: made.hasher.pending),
-        ("artstore_bcrypt_computed", "bcrypt hashes since the start.", lambda: made.hasher.computed),
-        ("artstore_trust_streams", "Trust feeds being followed.", lambda: made.watches.count),
-        ("artstore_ledger_sequence", "The last ledger row applied.", lambda: made.replica.sequence),
-        ("artstore_database_outage", "1 while the database is down.", lambda: float(made.replica.outage)),
-    )
-    for name, text, read in gauges:
-        made.metrics.watch(name, text, read)
 
 
 async def bootstrap(settings: Settings) -> Administrator:

@@ -29,6 +29,7 @@ LAYERS = (
     "watches",
     "rpc",
     "gateway",
+    "parts",
     "doors",
     "app rekey",
     "cli",

@@ -20,6 +20,7 @@ from artstore_grpc.gateway.app import build
 from artstore_grpc.gateway.server import GatewayServer, bind
 from artstore_grpc.installation import key_encryption
 from artstore_grpc.model import Account, KeyState, Role, SigningKey
+from artstore_grpc.parts import Parts, parts
 from artstore_grpc.settings import Settings
 from artstore_grpc.signing_keys import SigningKeys
 from artstore_grpc.telemetry.logs import configured
@@ -80,7 +81,7 @@ class Installation:
         """A process that has read what it needs, and whose jobs run when the test says so."""
         chosen = self.settings(**settings)
         encryption, log = key_encryption(chosen), configured("error", Log())
-        async with app.parts(chosen, encryption, ISSUER, log, self.time, self.time.monotonic) as made:
+        async with parts(chosen, encryption, ISSUER, log, self.time, self.time.monotonic) as made:
             await app.load(chosen, made, log)
             yield Process(made, self.time)
 
@@ -89,7 +90,7 @@ class Installation:
 class Process:
     """A process: its parts, and what a test does with it."""
 
-    parts: app.Parts
+    parts: Parts
     time: FakeTime
 
     @property
