@@ -23,7 +23,7 @@ from joserfc.jwk import Key
 from artstore_grpc.errors import LeaseLost, StoreUnavailable
 from artstore_grpc.key_material import Algorithms, LoadedKey, encoded, generate, opened, sealed
 from artstore_grpc.key_policy import LEEWAY_SECONDS
-from artstore_grpc.model import Event, EventKind, KeyState
+from artstore_grpc.model import Event, EventKind, KeyState, SigningKey
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.vault import Vault
 
@@ -67,6 +67,8 @@ class Keyring:
         self._verified: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
         needed: jwt.ClaimsOption = {"essential": True}
         ours: jwt.ClaimsOption = {"essential": True, "value": issuer}
+        self.stored: list[SigningKey] = []
+        """Every key as it was last read, the revoked ones too."""
         self.version = 0
         """Grows whenever the keys are read anew."""
         self._begun = jwt.JWTClaimsRegistry(now=self._seconds, leeway=LEEWAY_SECONDS)
@@ -99,7 +101,8 @@ class Keyring:
 
     async def reload(self) -> bool:
         """Reads the keys anew; whether one of them is active. Raises StoreUnavailable, and WrongKey as `load` does."""
-        published = [key for key in await self._store.signing_keys() if key.state is not KeyState.REVOKED]
+        stored = await self._store.signing_keys()
+        published = [key for key in stored if key.state is not KeyState.REVOKED]
         held = self._keys
         keys: dict[str, LoadedKey] = {}
         for key in published:
@@ -108,6 +111,7 @@ class Keyring:
             loaded = replace(before, stored=key) if before else await asyncio.to_thread(opened, self._vault, key)
             keys[key.kid] = loaded
         self._hold(keys)
+        self.stored = stored
         return self._active is not None
 
     def sign(self, claims: bytes) -> str:

@@ -142,7 +142,8 @@ class SigningKeys:
         await self.raise_token_lifetime()
         try:
             for _ in range(MAX_STEPS):
-                due = self.policy.due(await self._store.signing_keys(), self._now())
+                # From memory, which the ledger keeps true: what is done about it asks the store again.
+                due = self.policy.due(self._keyring.stored, self._now())
                 lease = await self._leading(due)
                 if due is None or lease is None:
                     return
@@ -153,9 +154,10 @@ class SigningKeys:
     async def raise_token_lifetime(self) -> None:
         """Notes how long the tokens of this process live, before it signs any by a key that is to be kept for less."""
         seconds = self.policy.token_lifetime_seconds
-        if any(signs_tokens_shorter_than(key, seconds) for key in await self._store.signing_keys()):
+        if any(signs_tokens_shorter_than(key, seconds) for key in self._keyring.stored):
             async with self._locked(SYSTEM) as keys:
                 await keys.raise_token_lifetime(seconds)
+            await self._keyring.reload()  # it is no row of the ledger
 
     async def resign(self) -> None:
         """Gives the lease back, so that another process goes on at once."""
