@@ -57,13 +57,14 @@ def table(quick: bool, only: str, out: Path) -> None:
 @click.option(
     "--tokens", default=growth.TOKENS, show_default=True, help="How many to issue for the memory's sake; 0: none."
 )
+@click.option("--only", default="", help="Only lines whose name matches this regular expression.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench"), show_default=True)
-def grow(tokens: int, out: Path) -> None:
+def grow(tokens: int, only: str, out: Path) -> None:
     """A token's cost against accounts, ledger rows, revocations and connections; memory against tokens issued; a
     verifier's memory and time against revocations."""
     with progress() as (console, say):
         with tempfile.TemporaryDirectory(prefix="artstore-bench-") as folder:
-            lines = asyncio.run(growth.grown(Path(folder), say))
+            lines = asyncio.run(growth.grown(Path(folder), say, only))
         with tempfile.TemporaryDirectory(prefix="artstore-bench-") as folder:
             held = asyncio.run(growth.memory(Path(folder), tokens=tokens, say=say)) if tokens else []
     found = report.growth_document(lines, held, verifier())

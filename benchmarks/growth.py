@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -77,11 +78,13 @@ def variants() -> dict[str, Variant]:
     return made
 
 
-async def grown(folder: Path, say: Say) -> dict[str, list[Result]]:
-    """The rows of each line."""
-    made = variants()
+async def grown(folder: Path, say: Say, only: str = "") -> dict[str, list[Result]]:
+    """The rows of each line, or of those whose name matches a regular expression."""
+    chosen = [each for each in lines() if re.search(only, each.what)]
+    names = {row.target for each in chosen for row in each.rows}
+    made = {name: variant for name, variant in variants().items() if name in names}
     async with rig(folder, set(made), made, say) as started:
-        return {each.what: await measured(started, each.rows, EFFORT, say) for each in lines()}
+        return {each.what: await measured(started, each.rows, EFFORT, say) for each in chosen}
 
 
 @dataclass(frozen=True, slots=True)
