@@ -40,8 +40,8 @@ BATCH = 500
 """Rows read and hashed at a time: a few milliseconds, in which the loop does nothing else."""
 BATCHES_PER_LEASE = 20
 REST = 9
-"""How many times as long as a batch took it rests: a million rows that nobody signed yet take a tenth of a core for some
-minutes, and nothing from the calls."""
+"""How many times as long as a batch took it rests: a million rows that nobody signed yet take a tenth of a core for
+some minutes, and nothing from the calls."""
 
 
 class Notary:
