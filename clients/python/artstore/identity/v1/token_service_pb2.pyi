@@ -601,7 +601,7 @@ class WatchTrustResponse(_message.Message):
 
     @_builtins.property
     def heartbeat(self) -> Global___TrustHeartbeat:
-        """Nothing has changed."""
+        """Nothing is missing."""
 
     def __init__(
         self,
@@ -758,7 +758,9 @@ class RevokedToken(_message.Message):
     jti: _builtins.str
     """The token's `jti`."""
     exp: _builtins.int
-    """The token's `exp`, in seconds since 1970-01-01 UTC: it need not be remembered for longer."""
+    """The token's `exp`, in seconds since 1970-01-01 UTC: it need not be remembered for longer. 0: it need not be
+    remembered any more, since the account's `epoch` is above its own now.
+    """
     def __init__(
         self,
         *,
