@@ -112,7 +112,7 @@ async def test_a_server_that_is_cut_off_signs_no_freshness(store: SqlStore, monk
     def now() -> datetime:
         return datetime.fromtimestamp(seconds, UTC)
 
-    async def down(self: Any) -> Any:
+    async def down() -> Any:
         raise StoreUnavailable("down")
 
     replica = Replica(store, now, outage_window=timedelta(minutes=5), monotonic=lambda: seconds)
@@ -121,7 +121,7 @@ async def test_a_server_that_is_cut_off_signs_no_freshness(store: SqlStore, monk
     await replica.load()
     listed = Revocations(replica, keyring, now, issuer="https://issuer.example")
     assert issued_at((await listed.signed()).text) == 1_900_000_000
-    monkeypatch.setattr(SqlStore, "head", down)
+    monkeypatch.setattr(store, "head", down)
     seconds += 40
     await replica.poll()
     assert issued_at((await listed.signed()).text) == 1_900_000_000

@@ -22,7 +22,6 @@ from artstore.identity.v1 import token_service_pb2 as pb
 from joserfc.jws import extract_compact
 
 from artstore_grpc.errors import StoreUnavailable
-from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.watches import Watches
 from tests.installation import Account, Installation, refusal
 
@@ -335,7 +334,7 @@ async def test_a_feed_survives_its_token(service: Installation, user: Account) -
         assert feed.last_error.reason == "TOKEN_ENDED"
 
 
-async def down(self: Any) -> Any:
+async def down() -> Any:
     raise StoreUnavailable("down")
 
 
@@ -347,7 +346,7 @@ async def test_a_database_that_is_away_is_no_heartbeat(
     async with followed(service, user) as feed:
         await turned(lambda: not feed.stale)
         with monkeypatch.context() as patched:
-            patched.setattr(SqlStore, "head", down)
+            patched.setattr(watches_of(service)._replica._store, "head", down)
             await turned(lambda: feed.stale)
             async with followed(service, user) as late:
                 assert late.state.keys
@@ -361,14 +360,14 @@ def test_what_can_not_be_read_is_an_outage(service: Installation, monkeypatch: p
     then, not at once for ever."""
     asked = 0
 
-    async def broken(self: Any) -> Any:
+    async def broken() -> Any:
         nonlocal asked
         asked += 1
         raise RuntimeError("no such table")
 
     replica = watches_of(service)._replica
     with monkeypatch.context() as patched:
-        patched.setattr(SqlStore, "head", broken)
+        patched.setattr(replica._store, "head", broken)
         time.sleep(3)
         assert replica.outage
         assert asked < 10
