@@ -21,9 +21,9 @@ from artstore_grpc.replica import Replica
 from artstore_grpc.store.schema import upgrade
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import new_key
+from tests.api.assertion_cases import create, issue
 from tests.api.conftest import ISSUER, administrator, first_account
 from tests.api.doors import GrpcDoor, refused
-from tests.api.test_assertions import create, issue
 from tests.installation import Installation
 from tests.processes.service import until
 from tests.servers import Postgres, Redis

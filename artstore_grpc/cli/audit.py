@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from artstore_grpc import exports
 from artstore_grpc.cli.exits import Exit, Failure
+from artstore_grpc.cli.ids import IdCommand
 from artstore_grpc.cli.output import echo_json, echo_table, time_text
 from artstore_grpc.cli.session import as_client, json_option
 from artstore_grpc.model import Checkpoint, EventKind, LedgerRow
@@ -93,7 +94,7 @@ def listed(event: pb.AuditEvent) -> tuple[str, ...]:
     return str(event.sequence), time_text(event.time), event.actor, event.kind, event.subject, event.detail
 
 
-@audit.command()
+@audit.command(cls=IdCommand)
 @click.argument("denial_id")
 @json_option
 @as_client
@@ -124,13 +125,24 @@ async def write_export(client: Client, stream: BinaryIO, moved: Moved) -> int:
     if archived := [row_of(event) async for event in events(client, f"kind = {EventKind.LEDGER_ARCHIVED}")]:
         stream.write(exports.archive_line(str(archived[-1].parsed()["record"])))
     writer = exports.Writer(stream, signed)
+    last = 0
     async for event in events(client, ""):
+        if last and event.sequence != last + 1 and await overtaken(client, last):
+            raise Failure(Exit.CONFLICT, "ARCHIVED_MEANWHILE", "Rows were archived while they were read: run it again.")
         if not writer.write(row_of(event)):
             break
+        last = event.sequence
         if writer.rows % PAGE == 0:
             moved(event.sequence, signed[-1].sequence if signed else 0)
     writer.end()
     return writer.rows
+
+
+async def overtaken(client: Client, sequence: int) -> bool:
+    """Whether an archive has taken what follows a row since that was read; any other gap is for a verifier to find."""
+    async for first in events(client, "", limit=1):
+        return first.sequence > sequence
+    return False
 
 
 async def checkpoints(client: Client) -> tuple[list[Checkpoint], list[dict[str, str]]]:

@@ -9,6 +9,7 @@ from artstore.identity import Client
 from artstore.identity.v1.key_service_pb2 import SigningKey
 from artstore.identity.v1.token_service_pb2 import KeyState
 
+from artstore_grpc.cli.ids import IdCommand
 from artstore_grpc.cli.output import echo_fields, echo_json, echo_table, message_json, time_text
 from artstore_grpc.cli.session import as_client, json_option
 
@@ -83,7 +84,7 @@ async def prepare(client: Client, as_json: bool) -> None:
     show(await client.prepare_signing_key(), as_json=as_json)
 
 
-@keys.command()
+@keys.command(cls=IdCommand)
 @kid_argument
 @json_option
 @as_client
@@ -92,7 +93,7 @@ async def activate(client: Client, kid: str, as_json: bool) -> None:
     show(await client.activate_signing_key(kid), as_json=as_json)
 
 
-@keys.command()
+@keys.command(cls=IdCommand)
 @kid_argument
 @json_option
 @as_client
@@ -101,7 +102,7 @@ async def retire(client: Client, kid: str, as_json: bool) -> None:
     show(await client.retire_signing_key(kid), as_json=as_json)
 
 
-@keys.command()
+@keys.command(cls=IdCommand)
 @kid_argument
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @json_option

@@ -113,6 +113,7 @@ def test_explain(cli: Cli) -> None:
     assert cli("audit", "explain", denial_id).stdout.strip()
     assert json.loads(cli("audit", "explain", denial_id, "--json").stdout)["cause"]
     cli("audit", "explain", "nonsense", code=10)
+    cli("audit", "explain", "-z" + "A" * 41, code=10)
 
 
 def test_archive_of_a_young_ledger_is_7(cli: Cli, service: Running, service_folder: Path, tmp_path: Path) -> None:

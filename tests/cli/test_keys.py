@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.cli.conftest import Cli
 
 
@@ -34,6 +36,16 @@ def test_retire_gives_up_a_prepared_key(cli: Cli) -> None:
     assert json.loads(cli("keys", "retire", kid, "--json").stdout)["state"] == "retired"
     assert kid not in [key["kid"] for key in json.loads(cli("keys", "list", "--json").stdout)]
     assert json.loads(cli("keys", "retire", kid, "--json", code=6).stderr)["error"]["reason"] == "KEY_NOT_FOUND"
+
+
+@pytest.mark.parametrize("before", [[], ["--"]])
+def test_a_kid_may_begin_with_a_dash(cli: Cli, before: list[str]) -> None:
+    """A thumbprint does once in 64: it is looked for, not taken for an option, whether or not `--` stands before it."""
+    kid = "-z" + "A" * 41
+    for verb in (["retire"], ["activate"], ["revoke", "--yes"]):
+        said = cli("keys", *verb, "--json", *before, kid, code=6)
+        assert json.loads(said.stderr)["error"]["reason"] == "KEY_NOT_FOUND"
+    assert "No such option" in cli("keys", "retire", "-z", code=2).output
 
 
 def test_revoke_asks_first(cli: Cli) -> None:
