@@ -26,11 +26,18 @@ def source_address(peer: str, forwarded_values: Iterable[str], trusted: tuple[Ne
     proxy: the peer's address is all that is certain.
     """
     address = parsed(peer)
-    if address is None or not trusted or not within(address, trusted):
+    if address is None or not trusts(peer, trusted):
         return printed(peer)
     listed, rfc7239 = hops(forwarded_values)
     callers = {untrusted(chain, trusted) for chain in (listed, rfc7239) if chain}
     return str(callers.pop() or address) if len(callers) == 1 else str(address)
+
+
+@lru_cache(maxsize=4096)
+def trusts(peer: str, trusted: tuple[Network, ...]) -> bool:
+    """Whether a peer's address is in one of the networks."""
+    address = parsed(peer)
+    return address is not None and within(address, trusted)
 
 
 @lru_cache(maxsize=4096)

@@ -52,6 +52,8 @@ class Call:
     """Full name, `artstore.identity.v1.TokenService/IssueToken`."""
     source: str
     """The caller's address, after trusted proxies."""
+    peer: str = ""
+    """The address of the gRPC connection that it came by."""
     door: str = "grpc"
     """`grpc` or `http`; for the log."""
     authorization: str | None = None

@@ -136,6 +136,10 @@ class RateLimited(IdentityError):
     default_message = "Too many requests; try again later."
 
 
+BUSY_RETRY = timedelta(seconds=1)
+"""When who was told that the service is busy may try again."""
+
+
 class Overloaded(IdentityError):
     default_reason = "OVERLOADED"
     default_message = "The service is busy; try again later."

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from artstore_grpc.errors import LeaseLost, StoreUnavailable
+from artstore_grpc.key_policy import LEEWAY
 from artstore_grpc.model import DELETED_RETENTION, Event, EventKind, Lease
 from artstore_grpc.replays import KNOWN_FOR
 from artstore_grpc.store.protocol import Store
@@ -49,7 +50,7 @@ class Purge:
             return
         purged = BATCH
         while purged >= BATCH:
-            purged = await self._store.purge_expired(now, now - KNOWN_FOR, BATCH)
+            purged = await self._store.purge_expired(now - LEEWAY, now - KNOWN_FOR, BATCH)
         for account_id in await self._store.purgeable_accounts(now - DELETED_RETENTION, BATCH):
             await self._purge_account(account_id, lease)
 

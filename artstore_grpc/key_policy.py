@@ -16,6 +16,7 @@ from artstore_grpc.model import KeyState, SigningKey
 
 LEEWAY_SECONDS = 30
 """What replicas' clocks may differ by: a token that another has just issued is not yet to come. `exp` gets none."""
+LEEWAY = timedelta(seconds=LEEWAY_SECONDS)
 OUTAGE_SECONDS = 300
 """The longest life of a token issued while the database is down (DESIGN §4)."""
 LAG = timedelta(seconds=5)
@@ -85,7 +86,7 @@ class KeyPolicy:
             return None
         cut_off = self.outage_window + timedelta(seconds=OUTAGE_SECONDS)
         longest = max(timedelta(seconds=key.token_lifetime_seconds), cut_off)
-        return key.retire_time + longest + timedelta(seconds=LEEWAY_SECONDS) + LAG
+        return key.retire_time + longest + LEEWAY + LAG
 
     def standby(self, keys: Sequence[SigningKey]) -> SigningKey | None:
         """The key that signs next: the oldest prepared one of the setting's algorithm."""

@@ -160,7 +160,9 @@ async def parts(
         watches = Watches(replica, keyring, now, max_streams=settings.max_streams)
         revocations = Revocations(replica, keyring, now, issuer=issuer)
         servicers: dict[str, object] = {
-            "TokenService": TokenService(tokens, keyring, signing_keys, watches, revocations, metrics, issuer),
+            "TokenService": TokenService(
+                tokens, keyring, signing_keys, watches, revocations, metrics, issuer, settings.trusted_proxies
+            ),
             "ServiceAccountService": ServiceAccountService(accounts, rotation, audiences, now),
             "KeyService": KeyService(signing_keys),
             "AuditService": AuditService(Audit(store, vault, notary)),

@@ -12,7 +12,6 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -31,7 +30,6 @@ from artstore_grpc.vault import Vault
 
 MAX_SECONDS = 30.0
 """What a call without a deadline may take."""
-BUSY_RETRY = timedelta(seconds=1)
 
 Behavior = Callable[[Any, Call], Awaitable[Message]]
 """A method: its message and the call in, its answer out."""
@@ -98,12 +96,17 @@ class Pipeline:
             self._finished(call, error, time.perf_counter() - started)
 
     async def stream(self, message: Message | bytes, call: Call) -> AsyncGenerator[bytes]:
-        """As a call, for a method that answers by a stream. It has no bound in time but the caller's; how many there
-        may be at once is for the method. That the caller goes away is its ordinary end."""
+        """As a call, for a method that answers by a stream. Once it was admitted it has no bound in time but the
+        caller's, and is in flight no longer: how many there may be at once is for the method. That the caller goes away
+        is its ordinary end."""
         started = time.perf_counter()
         error: errors.IdentityError | None = None
         try:
-            method, decoded = await within(MAX_SECONDS, self._admitted(message, call))
+            self.in_flight += 1
+            try:
+                method, decoded = await within(MAX_SECONDS, self._admitted(message, call))
+            finally:
+                self.in_flight -= 1
             async with contextlib.aclosing(method.behavior(decoded, call)) as answers:
                 async for answer in answers:
                     yield answer
@@ -121,19 +124,19 @@ class Pipeline:
         if isinstance(other, DeadlinePassed):
             return errors.DeadlineExceeded()
         if isinstance(other, errors.StoreUnavailable):
-            return errors.Unavailable(reason="DATABASE_UNAVAILABLE", cause=str(other), retry_after=BUSY_RETRY)
+            return errors.Unavailable(reason="DATABASE_UNAVAILABLE", cause=str(other), retry_after=errors.BUSY_RETRY)
         self._logger.error("call failed unexpectedly", method=call.method, request_id=call.request_id, exc_info=other)
         return errors.Internal(cause=type(other).__name__)
 
     async def _run(self, message: Message | bytes, call: Call) -> Message:
-        if self.in_flight > self._max_in_flight:
-            raise errors.Overloaded(reason="TOO_MANY_CALLS", retry_after=BUSY_RETRY)
         method, decoded = await self._admitted(message, call)
         answer: Message = await method.behavior(decoded, call)
         return answer
 
     async def _admitted(self, message: Message | bytes, call: Call) -> tuple[Method, Message]:
         """The method and its message, once everything that comes before it has passed."""
+        if self.in_flight > self._max_in_flight:
+            raise errors.Overloaded(reason="TOO_MANY_CALLS", retry_after=errors.BUSY_RETRY)
         if call.method not in self.methods:
             raise errors.Unimplemented
         method, rule = self.methods[call.method]
@@ -155,8 +158,10 @@ class Pipeline:
             return None
         if rule.authentication is Authentication.CLIENT:
             return await self._authenticator.client(gathered(fields_of(message), call.authorization), call.source)
-        if rule.authentication is Authentication.BEARER_OR_SELF and is_basic(call.authorization):
-            return await self._authenticator.client(gathered(Credentials(), call.authorization), call.source)
+        if rule.authentication is Authentication.BEARER_OR_SELF:
+            own = assertion_of(message)
+            if is_basic(call.authorization) or not own.empty:
+                return await self._authenticator.client(gathered(own, call.authorization), call.source)
         anybody = rule.authentication is Authentication.BEARER_OF_ANYBODY
         return await self._authenticator.bearer(call.authorization, default_audience_too=anybody)
 
@@ -210,6 +215,11 @@ def fields_of(message: Any) -> Credentials:
     return Credentials(
         message.client_id, message.client_secret, message.client_assertion_type, message.client_assertion
     )
+
+
+def assertion_of(message: Any) -> Credentials:
+    """The assertion in a request whose other credentials are metadata."""
+    return Credentials(client_assertion_type=message.client_assertion_type, client_assertion=message.client_assertion)
 
 
 def is_basic(authorization: str | None) -> bool:

@@ -25,7 +25,7 @@ class Authentication(Enum):
     BEARER_OF_ANYBODY = auto()
     """An access token of any live account, for the issuer or for the default audience."""
     BEARER_OR_SELF = auto()
-    """As BEARER; or Basic metadata, for the caller's own account only."""
+    """As BEARER; or Basic metadata, or an assertion in the request's fields, for the caller's own account only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.key_policy import LEEWAY
 from artstore_grpc.lookups import LookUps
 from artstore_grpc.model import Account, EventKind, LedgerRow
 from artstore_grpc.store.protocol import Store
@@ -92,7 +93,7 @@ class Replica:
             head,
             await self._store.ledger(max(0, head[0] - RECENT_ROWS), RECENT_ROWS),
             keys=await self._store.signing_keys(),
-            revocations=await self._store.revocations(now),
+            revocations=await self._store.revocations(now - LEEWAY),
             accounts=await self._store.account_trusts(now - EPOCH_MEMORY),
         )
         self._keys_changed = True

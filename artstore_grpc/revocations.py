@@ -7,14 +7,14 @@ freshness that it doesn't have; its `exp` is LIFETIME later.
 from __future__ import annotations
 
 import asyncio
-import time
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import orjson
 
-from artstore_grpc.errors import Overloaded, StoreUnavailable
+from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.keys import Keyring
 from artstore_grpc.replica import Replica
 from artstore_grpc.trust import Snapshot
@@ -25,36 +25,20 @@ MAX_AGE = timedelta(seconds=5)
 """How long it may be kept without asking again."""
 LIFETIME = timedelta(seconds=60)
 """From `iat` to `exp`: a verifier that can't get a newer one does what its service chose."""
-BYTES_A_SECOND = 64 * 1024 * 1024
-"""Of lists, by one door of one process: nine of 100,000 revocations. A 304 costs nothing of it."""
+ETAG_CHARACTERS = 32
 MIN_INTERVAL = timedelta(seconds=1)
 """The least time between two signatures: with 100,000 revocations one costs some 50 ms."""
 
 
-class Budget:
-    """Bounds how many bytes of lists are handed out: anybody may ask, and who doesn't read has us hold what they asked
-    for."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._left = 0
-
-    def spend(self, size: int) -> None:
-        """Counts a list that is sent. Raises Overloaded past BYTES_A_SECOND; small ones always find room for one."""
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._left = second, BYTES_A_SECOND
-        if self._left <= 0:
-            raise Overloaded(reason="TOO_MANY_LISTS", retry_after=MIN_INTERVAL)
-        self._left -= size
-
-
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A list that was signed: what it says, as of which change, and when it was made."""
+    """A list that was signed: what it says, as of which change and by which keys, and when it was made."""
 
     text: str
+    etag: str
+    """What tells it from every other."""
     of: tuple[int, int]
+    keys: int
     sign_time: datetime
     expire_time: datetime
 
@@ -80,7 +64,9 @@ class Revocations:
 
     async def signed(self) -> Signed:
         """The list. Raises StoreUnavailable where all that this replica could sign has expired."""
-        if not self._current():
+        for _ in range(2):  # while it is signed the key may be revoked
+            if self._current():
+                break
             if self._signing is None or self._signing.done():
                 self._signing = asyncio.create_task(self._sign())
             await asyncio.shield(self._signing)  # it ends whoever goes away
@@ -92,21 +78,23 @@ class Revocations:
 
     def _current(self) -> bool:
         signed, now = self._signed, self._now()
-        if signed is None or now < signed.sign_time or now >= signed.expire_time:
+        if signed is None or signed.keys != self._keyring.version:
+            return False  # the key that signed it may have been revoked
+        if now < signed.sign_time or now >= signed.expire_time:
             return False
         if now - signed.sign_time < MIN_INTERVAL:
             return True
         return signed.of == self._of() and signed.expire_time - now >= LIFETIME / 2
 
     async def _sign(self) -> None:
-        now, of, staleness = self._now(), self._of(), self._replica.staleness_seconds
+        now, of, keys, staleness = self._now(), self._of(), self._keyring.version, self._replica.staleness_seconds
         if staleness >= LIFETIME.total_seconds():
             raise StoreUnavailable("the revocations that this replica knows are too old to be signed")
         issued = int(now.timestamp() - staleness)
-        text = await asyncio.to_thread(self._text, self._replica.trust.current(), issued)
-        self._signed = Signed(text, of, now, datetime.fromtimestamp(issued, UTC) + LIFETIME)
+        text, etag = await asyncio.to_thread(self._text, self._replica.trust.current(), issued)
+        self._signed = Signed(text, etag, of, keys, now, datetime.fromtimestamp(issued, UTC) + LIFETIME)
 
-    def _text(self, snapshot: Snapshot, issued: int) -> str:
+    def _text(self, snapshot: Snapshot, issued: int) -> tuple[str, str]:
         refused = [account for account in snapshot.accounts if account.refused]
         claims = {
             "iss": self._issuer,
@@ -118,4 +106,5 @@ class Revocations:
             "accounts": {account.id: "deleted" if account.deleted else "suspended" for account in refused},
             "epochs": {account.id: account.epoch for account in snapshot.accounts if account.epoch},
         }
-        return self._keyring.sign_as(TYPE, orjson.dumps(claims))
+        text = self._keyring.sign_as(TYPE, orjson.dumps(claims))
+        return text, hashlib.sha256(text.encode()).hexdigest()[:ETAG_CHARACTERS]

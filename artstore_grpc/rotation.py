@@ -1,7 +1,7 @@
 """How secrets change hands: made, overlapped, ended. At most two secrets of an account are live.
 
-A service rotates its own secret by authenticating with that secret, never with an access token: a stolen token must
-not become a lasting credential. Nobody resets the credentials of an account that holds a scope they lack.
+A service rotates its own secret by authenticating with that secret or its key, never with an access token: a stolen
+token must not become a lasting credential. Nobody resets the credentials of an account that holds a scope they lack.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ class Rotation:
             return
         if own:
             raise PermissionDenied(
-                "An account rotates its own secret with that secret, not with a token.", reason="SECRET_REQUIRED"
+                "An account rotates its own secret with that or with its key, not with a token.",
+                reason="SECRET_REQUIRED",
             )
         require_scopes(caller, account)
 

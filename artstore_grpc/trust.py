@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
 from artstore_grpc.errors import OutOfRange
+from artstore_grpc.key_policy import LEEWAY_SECONDS
 from artstore_grpc.ledger import GENESIS, Head
 from artstore_grpc.model import AccountTrust, EventKind, KeyState, LedgerRow, Revocation, SigningKey
 
@@ -23,6 +24,8 @@ KEPT_ROWS = 10_000
 """How far back a verifier may have been away; about 500 bytes each."""
 SNAPSHOT_ROWS = 4_000
 """How many rows a snapshot may be old when it is given again: the rows since then follow it."""
+CHANGES = 4_000
+"""Tokens, keys and accounts that are told at once; a last row may bring more."""
 EPOCH_MEMORY = timedelta(days=1, minutes=5)
 """How long a raised epoch is told: until every token of before has expired (86,400 s is the most a token may live)."""
 
@@ -40,7 +43,7 @@ class TrustedKey:
 
 @dataclass(frozen=True, slots=True)
 class RevokedToken:
-    """A token that is refused until `exp`, in seconds since 1970."""
+    """A token that is refused until LEEWAY_SECONDS after `exp`, in seconds since 1970: no clock is the only one."""
 
     jti: str
     exp: int
@@ -52,7 +55,7 @@ class Voided:
     """An account whose older tokens are void, and the revoked ones among them, which need not be remembered now."""
 
     account: AccountTrust
-    jtis: tuple[str, ...]
+    jtis: tuple[str, ...] = ()
 
 
 Change = TrustedKey | RevokedToken | AccountTrust | Voided
@@ -78,6 +81,11 @@ class Kept:
     hash: bytes
     change: Change | None
 
+    @property
+    def size(self) -> int:
+        """How much it has to tell."""
+        return 1 + len(self.change.jtis) if isinstance(self.change, Voided) else int(self.change is not None)
+
 
 class Trust:
     """One process's view, complete up to `head`. `beats` counts how often it was found up to date with the ledger."""
@@ -94,6 +102,8 @@ class Trust:
         self._kept: deque[Kept] = deque()
         self._keys: dict[str, TrustedKey] = {}
         self._revoked: dict[str, tuple[int, str]] = {}
+        self._jtis: defaultdict[str, set[str]] = defaultdict(set)
+        """The revoked tokens of each account that has any."""
         self._accounts: dict[str, AccountTrust] = {}
         self._snapshot: Snapshot | None = None
         self._moved = asyncio.Event()
@@ -114,6 +124,9 @@ class Trust:
         self._revoked = {
             each.jti: (int(each.expire_time.timestamp()), sys.intern(each.account_id)) for each in revocations
         }
+        self._jtis = defaultdict(set)
+        for jti, (_, account_id) in self._revoked.items():
+            self._jtis[account_id].add(jti)
         self._accounts = {account.id: account for account in accounts}
         rows = [row for row in recent if row.sequence <= head[0]]
         self._floor = (rows[0].sequence - 1, rows[0].previous_hash) if rows else head
@@ -132,6 +145,8 @@ class Trust:
     def apply(self, row: LedgerRow) -> None:
         """Moves on by the row that follows the head."""
         change = self._change_of(row)
+        if isinstance(change, Voided):
+            change = replace(change, jtis=tuple(self._jtis.pop(change.account.id, ())))
         self.head = (row.sequence, row.hash)
         self._kept.append(Kept(row.sequence, row.hash, change))
         if len(self._kept) > KEPT_ROWS:
@@ -151,6 +166,7 @@ class Trust:
                     self._keys[kid] = change
             case RevokedToken(jti, exp, account_id):
                 self._revoked[jti] = (exp, account_id)
+                self._jtis[account_id].add(jti)
             case Voided(account, jtis):
                 self._hold(account)
                 for jti in jtis:
@@ -175,8 +191,7 @@ class Trust:
             return AccountTrust(row.subject)
         if row.kind in (EventKind.SECRET_ROTATED, EventKind.TOKENS_VOIDED) and "epoch" in (detail := row.parsed()):
             before = self._accounts.get(row.subject, AccountTrust(row.subject))
-            jtis = tuple(jti for jti, (_, account_id) in self._revoked.items() if account_id == row.subject)
-            return Voided(replace(before, epoch=detail["epoch"], epoch_time=row.time), jtis)
+            return Voided(replace(before, epoch=detail["epoch"], epoch_time=row.time))
         return None
 
     def _now_of(self, row: LedgerRow) -> Change | None:
@@ -203,9 +218,12 @@ class Trust:
 
     def forget_expired(self, now: datetime) -> None:
         """Drops revocations of expired tokens, and epochs that no live token is below. Nobody needs to be told."""
-        seconds = int(now.timestamp())
+        seconds = int(now.timestamp()) - LEEWAY_SECONDS
         for jti in [jti for jti, (exp, _) in self._revoked.items() if exp <= seconds]:
-            del self._revoked[jti]
+            _, account_id = self._revoked.pop(jti)
+            self._jtis[account_id].discard(jti)
+            if not self._jtis[account_id]:
+                del self._jtis[account_id]
         for account in list(self._accounts.values()):
             if not account.refused and (account.epoch_time is None or account.epoch_time < now - EPOCH_MEMORY):
                 del self._accounts[account.id]
@@ -222,12 +240,21 @@ class Trust:
         keys, accounts = tuple(self._keys.values()), tuple(self._accounts.values())
         return Snapshot(*self.head, keys, tuple(self._revoked.items()), accounts)
 
-    def changes_after(self, sequence: int) -> list[Change]:
-        """What has changed since a row that was applied. Raises OutOfRange when that is longer ago than is kept."""
+    def changes_after(self, sequence: int) -> tuple[Head, list[Change]]:
+        """What has changed since a row that was applied, and up to which: the head, or, where there is more than
+        CHANGES to tell, a row before. Raises OutOfRange when that is longer ago than is kept."""
         if sequence < self._floor[0]:
             raise OutOfRange(reason="FELL_BEHIND")
-        recent = islice(reversed(self._kept), self.head[0] - sequence)
-        return [kept.change for kept in recent if kept.change is not None][::-1]
+        upto, size = self.head, 0
+        changes: list[Change] = []
+        for kept in reversed(list(islice(reversed(self._kept), self.head[0] - sequence))):
+            if kept.change is not None:
+                changes.append(kept.change)
+                size += kept.size
+                if size >= CHANGES:
+                    upto = (kept.sequence, kept.hash)
+                    break
+        return upto, changes
 
     def require(self, sequence: int, hash: bytes) -> None:
         """Raises OutOfRange unless a row is one to go on from: of this ledger, not in its future, and not too old."""

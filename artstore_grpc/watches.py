@@ -7,21 +7,16 @@ too slowly falls behind what is kept, and is told to start over: it costs its pl
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from artstore_grpc.call import Caller
-from artstore_grpc.errors import InvalidToken, OutOfRange, Overloaded, StoreUnavailable, Unavailable
+from artstore_grpc.errors import InvalidToken, OutOfRange, StoreUnavailable, Unavailable
 from artstore_grpc.keys import BadToken, Keyring
-from artstore_grpc.pipeline import BUSY_RETRY
+from artstore_grpc.places import Places
 from artstore_grpc.replica import POLL_TIMEOUT, Replica
 from artstore_grpc.trust import Change
-
-SHARE_OF_ONE_ACCOUNT = 4
-"""One account may hold a fourth of all streams: a fleet of one service must not keep the others out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +45,12 @@ class Watches:
         self._keyring = keyring
         self.trust = replica.trust
         self._now = now
-        self._max_streams = max_streams
-        self._by_account: Counter[str] = Counter()
+        self._places = Places(max_streams, reason="TOO_MANY_STREAMS")
         self._ended = False
 
     @property
     def count(self) -> int:
-        return self._by_account.total()
+        return self._places.count
 
     def end(self) -> None:
         """Ends every stream, now and later: clients go on at another server."""
@@ -69,28 +63,26 @@ class Watches:
         """What `caller`, who bears `token`, is told: a snapshot, or what has happened since a row, then every change,
         and News without any once a second while this replica is up to date. Raises OutOfRange, Overloaded, Unavailable,
         and InvalidToken when the token has expired or is refused."""
-        with self._admitted(caller):
+        with self._places.held(caller.account.id):
             sequence, generation = after_sequence, self.trust.generation
             if after_sequence:
                 await self._require(after_sequence, after_hash)
             else:
                 sequence = self.trust.snapshot().sequence
                 yield Beginning(generation, sequence)
-            # A server that is cut off says what it knows, but not that nothing is missing.
-            beats = self.trust.beats if self._replica.outage else -1
-            keys = self._keyring.version
+            beats, keys = self.trust.beats, -1  # a heartbeat is the replica's next one; the key is looked at at once
             while True:
                 moved = self.trust.moved  # before looking, so that nothing is missed
                 self._check(caller, generation)
                 if keys != self._keyring.version:
                     keys = self._keyring.version
                     self._check_key(token)
-                changes = self.trust.changes_after(sequence)
+                upto, changes = self.trust.changes_after(sequence)
                 if changes or beats != self.trust.beats:
                     if not changes:
                         beats = self.trust.beats
-                    sequence, hash = self.trust.head  # noqa: A001
-                    yield News(sequence, hash, changes)
+                    sequence = upto[0]
+                    yield News(*upto, changes)
                 else:
                     await moved.wait()
 
@@ -122,17 +114,3 @@ class Watches:
             self._keyring.verify(token)
         except BadToken:
             raise InvalidToken(reason="TOKEN_ENDED", cause="the key of the stream's token was revoked") from None
-
-    @contextlib.contextmanager
-    def _admitted(self, caller: Caller) -> Iterator[None]:
-        account = caller.account.id
-        share = max(1, self._max_streams // SHARE_OF_ONE_ACCOUNT)
-        if self.count >= self._max_streams or self._by_account[account] >= share:
-            raise Overloaded(reason="TOO_MANY_STREAMS", retry_after=BUSY_RETRY)
-        self._by_account[account] += 1
-        try:
-            yield
-        finally:
-            self._by_account[account] -= 1
-            if not self._by_account[account]:
-                del self._by_account[account]

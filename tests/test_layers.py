@@ -17,7 +17,7 @@ CLIENT = ROOT / "clients/python/artstore"
 LAYERS = (
     "errors model addresses forms deadlines",
     "settings call policy",
-    "audiences credentials ledger lookups secrets vault filters key_policy public_keys",
+    "audiences credentials ledger lookups places secrets vault filters key_policy public_keys",
     "store ephemeral telemetry fields pages trust key_material key_encryption checkpoints",
     "replays usage replica keys key_changes root_key key_files kms verification",
     "attempts jobs changes revocations signing_keys notary exports",

@@ -6,6 +6,7 @@ table `errors.OUTCOMES`, or is one of the constants here, where no method of the
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ class Answer(NamedTuple):
     status: int
     headers: Headers
     body: bytes
+    place: AbstractContextManager[object] = nullcontext()
+    """What is held until it was sent, or nobody is there any more."""
 
 
 def encoded(document: object) -> bytes:

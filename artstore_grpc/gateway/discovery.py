@@ -6,6 +6,7 @@ All carry a strong `ETag` over their bytes, so that a verifier that asks again i
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from typing import Any
 
 from artstore.identity.v1 import token_service_pb2 as pb
@@ -13,10 +14,10 @@ from artstore.identity.v1 import token_service_pb2 as pb
 from artstore_grpc.call import Backend
 from artstore_grpc.gateway.answers import JSON, Answer, encoded
 from artstore_grpc.gateway.endpoint import Handler
-from artstore_grpc.gateway.exchange import Exchange
+from artstore_grpc.gateway.exchange import PIECE_BYTES, Exchange
 from artstore_grpc.gateway.messages import to_json
+from artstore_grpc.places import Places
 from artstore_grpc.policy import PACKAGE
-from artstore_grpc.revocations import Budget
 
 KEYS = f"{PACKAGE}.TokenService/GetJsonWebKeySet"
 METADATA = f"{PACKAGE}.TokenService/GetServerMetadata"
@@ -24,6 +25,9 @@ METADATA = f"{PACKAGE}.TokenService/GetServerMetadata"
 REVOCATIONS = f"{PACKAGE}.TokenService/GetRevocations"
 JWT = (b"content-type", b"application/jwt")
 """RFC 7519 §10.3.1."""
+
+LONG_ANSWERS = 16
+"""How many may be under way at once: who reads slowly has us hold a list that may be old by then."""
 
 METADATA_MAX_AGE = 300
 """Seconds; the metadata change only with a release or a setting."""
@@ -42,19 +46,22 @@ def jwks(backend: Backend) -> Handler:
 
 
 def revocations(backend: Backend) -> Handler:
-    """With 100,000 revocations the list is 7 MB: one that is the same object as before is not encoded again."""
-    last: list[tuple[Any, bytes, str]] = []
-    budget = Budget()
+    """With 100,000 revocations the list is 7 MB: it is asked for once, and a long one is sent to so many at once."""
+    held = ("", b"")
+    places = Places(LONG_ANSWERS, reason="TOO_MANY_LISTS")
 
     async def handle(exchange: Exchange) -> Answer:
-        found: Any = await backend(pb.GetRevocationsRequest(), exchange.prepared(REVOCATIONS))
-        if not last or last[0][0] is not found:
-            body = found.revocations.encode()
-            last[:] = [(found, body, etag_of(body))]
-        _, body, etag = last[0]
-        answer = tagged(exchange, body, etag, found.max_age.seconds, JWT)
-        budget.spend(len(answer.body))
-        return answer
+        nonlocal held
+        etag, body = held
+        found: Any = await backend(pb.GetRevocationsRequest(etag=etag), exchange.prepared(REVOCATIONS))
+        if found.etag != etag:
+            held = etag, body = found.etag, found.revocations.encode()
+        answer = tagged(exchange, body, f'"{etag}"', found.max_age.seconds, JWT)
+        if len(answer.body) <= PIECE_BYTES:
+            return answer
+        place = ExitStack()
+        place.enter_context(places.held(exchange.call.source))
+        return answer._replace(place=place)
 
     return handle
 
@@ -73,11 +80,7 @@ def without_empty(document: dict[str, Any]) -> dict[str, Any]:
 
 def cacheable(exchange: Exchange, body: bytes, max_age: int, kind: tuple[bytes, bytes] = JSON[0]) -> Answer:
     """An answer that caches may keep for `max_age` seconds; 304 for one who has it (RFC 9110 §13.1.2)."""
-    return tagged(exchange, body, etag_of(body), max_age, kind)
-
-
-def etag_of(body: bytes) -> str:
-    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return tagged(exchange, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', max_age, kind)
 
 
 def tagged(exchange: Exchange, body: bytes, etag: str, max_age: int, kind: tuple[bytes, bytes]) -> Answer:

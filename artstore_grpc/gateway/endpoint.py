@@ -58,7 +58,8 @@ class Endpoint:
         except Exception:
             self._logger.exception("http request failed unexpectedly", request_id=exchange.call.request_id)
             answer = self._refused(exchange, refusal_of(Internal()))
-        await exchange.answer(answer, linger=linger)
+        with answer.place:
+            await exchange.answer(answer, linger=linger)
 
     async def _handled(self, exchange: Exchange) -> Answer:
         await exchange.read()

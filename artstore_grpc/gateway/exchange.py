@@ -23,6 +23,8 @@ MAX_DRAINED_BYTES = 4 * 1024 * 1024
 """How much of a refused body is read and dropped: closing on unread data would reset the connection, and the answer
 would be lost with it (RFC 9112 §9.6)."""
 DRAIN_SECONDS = 2.0
+PIECE_BYTES = 64 * 1024
+"""How much of an answer is handed to the connection at once."""
 MAX_AUTHORIZATION_BYTES = 8 * 1024
 """An access token at every bound is under 7 KiB; a gRPC server takes 16 KiB of metadata in all."""
 
@@ -126,11 +128,20 @@ class Exchange:
             headers.append((b"content-length", str(len(answer.body)).encode()))
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         if not linger:
-            await self._send({"type": "http.response.body", "body": answer.body})
+            await self._send_body(answer.body)
             return
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": True})
         await self._drain()
         await self._send({"type": "http.response.body", "body": b""})
+
+    async def _send_body(self, body: bytes) -> None:
+        """A piece at a time, each once the one before is on its way: who doesn't read has us hold little."""
+        start = 0
+        while len(body) - start > PIECE_BYTES:
+            piece = body[start : start + PIECE_BYTES]
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            start += PIECE_BYTES
+        await self._send({"type": "http.response.body", "body": body[start:]})
 
     async def _drain(self) -> None:
         drained = 0

@@ -12,7 +12,7 @@ from typing import Any
 from artstore_grpc.gateway import schemas
 from artstore_grpc.gateway.answers import Answer, encoded
 from artstore_grpc.gateway.bindings import OAUTH_SERVICE, Binding, bindings
-from artstore_grpc.gateway.discovery import METADATA_MAX_AGE, cacheable
+from artstore_grpc.gateway.discovery import METADATA_MAX_AGE, REVOCATIONS, cacheable
 from artstore_grpc.gateway.endpoint import Handler
 from artstore_grpc.gateway.exchange import Exchange
 from artstore_grpc.gateway.schemas import Schema, Schemas
@@ -26,7 +26,7 @@ SECURITY: dict[Authentication, list[dict[str, list[str]]]] = {
     Authentication.NONE: [],
     Authentication.CLIENT: [{"client": []}, {}],  # {}: the credentials are in the form (RFC 6749 §2.3.1)
     Authentication.BEARER: [{"token": []}],
-    Authentication.BEARER_OR_SELF: [{"token": []}, {"client": []}],
+    Authentication.BEARER_OR_SELF: [{"token": []}, {"client": []}, {}],  # {}: an assertion in the body
 }
 
 HEALTH = {
@@ -141,8 +141,10 @@ def parameters(binding: Binding, made: Schemas) -> list[Schema]:
 
 
 def outcomes(binding: Binding, made: Schemas, dialect: str) -> Schema:
-    answer = made.answer(binding.method.output_type)
-    success = {"description": made.comment(binding.method.output_type.full_name), "content": {JSON: {"schema": answer}}}
+    answer: Schema = {"application/jwt": {"schema": {"type": "string"}}}
+    if binding.full_name != REVOCATIONS:
+        answer = {JSON: {"schema": made.answer(binding.method.output_type)}}
+    success = {"description": made.comment(binding.method.output_type.full_name), "content": answer}
     refused = {"$ref": f"#/components/responses/{dialect}Error"}
     return {"200": success, "default": refused}
 

@@ -19,6 +19,8 @@ from artstore_grpc.gateway.exchange import DRAIN_SECONDS, MAX_DRAINED_BYTES
 
 HEAD_SECONDS = 10.0
 """How long a connection may take over the head of a request."""
+ANSWER_SECONDS = 60.0
+"""How long a caller may take over an answer that the connection can't hold; 7 MB take a second at 60 Mbit/s."""
 MAX_HEAD_BYTES = 16 * 1024
 """The request line and the headers, together; what most servers take."""
 MAX_FRAMING_BYTES = 64 * 1024
@@ -31,6 +33,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self._timer: asyncio.TimerHandle | None = None
+        self._late: asyncio.TimerHandle | None = None
         self._framing = 0
         self._head = 0
         self._head_complete = False
@@ -45,7 +48,28 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
+        self._cancel_late()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._late is None:
+            self._late = self.loop.call_later(ANSWER_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.cycle is None or self.cycle.response_complete:
+            self._cancel_late()
+
+    def on_response_complete(self) -> None:
+        if not self.flow.write_paused:
+            self._cancel_late()
+        super().on_response_complete()
+
+    def _cancel_late(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:

@@ -132,10 +132,11 @@ def call_of(method: str, context: grpc.aio.ServicerContext[Any, Any], trusted: t
     for key, value in context.invocation_metadata() or ():
         if key in KNOWN_METADATA:
             metadata.setdefault(key, []).append(value if isinstance(value, str) else "")
-    call = Call(method=method, source=peer_address(context.peer()), timeout_seconds=context.time_remaining())
+    peer = peer_address(context.peer())
+    call = Call(method=method, source=peer, peer=peer, timeout_seconds=context.time_remaining())
     if trusted:
         forwarded = metadata.get("x-forwarded-for", []) + metadata.get("forwarded", [])
-        call.source = source_address(call.source, forwarded, trusted)
+        call.source = source_address(peer, forwarded, trusted)
     if metadata:
         authorization = metadata.get("authorization")
         call.authorization = ", ".join(authorization) if authorization else None

@@ -119,6 +119,10 @@ def caller(call: Call) -> Caller:
     return call.caller
 
 
+NOT_CONTENT = frozenset({"request_id", "client_assertion"})
+"""What may differ when a request is sent again: each assertion is good for once."""
+
+
 def retry(request: Any, call: Call) -> Retry | None:
     """What makes a request safe to send again, if it carries a request_id (AIP-155)."""
     if not request.request_id:
@@ -126,5 +130,6 @@ def retry(request: Any, call: Call) -> Retry | None:
     request_id = fields.request_id(request.request_id)
     content: Message = type(request)()
     content.CopyFrom(request)
-    content.ClearField("request_id")
+    for name in NOT_CONTENT.intersection(content.DESCRIPTOR.fields_by_name):
+        content.ClearField(name)
     return Retry(request_id, caller(call).account.id, call.method, content.SerializeToString(deterministic=True))

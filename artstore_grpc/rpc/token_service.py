@@ -11,14 +11,15 @@ from artstore.identity.v1 import token_service_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from artstore_grpc import tokens
+from artstore_grpc.addresses import Network, trusts
 from artstore_grpc.assertions import TAKEN
 from artstore_grpc.call import Call
-from artstore_grpc.errors import invalid
+from artstore_grpc.errors import PermissionDenied, invalid
 from artstore_grpc.keys import MAX_VERIFIED, Keyring
 from artstore_grpc.ledger import HASH_BYTES
 from artstore_grpc.model import SCOPES, Role
 from artstore_grpc.revocations import MAX_AGE as REVOCATIONS_MAX_AGE
-from artstore_grpc.revocations import Budget, Revocations, Signed
+from artstore_grpc.revocations import Revocations
 from artstore_grpc.rpc.messages import duration, jwk_message, timestamp
 from artstore_grpc.rpc.trust_feed import Encoder
 from artstore_grpc.signing_keys import SigningKeys
@@ -44,12 +45,12 @@ class TokenService:
         revocations: Revocations,
         metrics: Metrics,
         issuer: str,
+        gateways: tuple[Network, ...],
     ) -> None:
         self._tokens = use_case
         self._watches = watches
         self._revocations = revocations
-        self._listed: tuple[Signed, pb.GetRevocationsResponse] | None = None
-        self._budget = Budget()
+        self._gateways = gateways
         self._feed = Encoder(watches.trust)
         self._keyring = keyring
         self._signing_keys = signing_keys
@@ -115,13 +116,12 @@ class TokenService:
         )
 
     async def GetRevocations(self, request: pb.GetRevocationsRequest, call: Call) -> pb.GetRevocationsResponse:
+        # gRPC holds a whole answer for who doesn't read it, and lists are long: no stranger may have them here.
+        if call.door == "grpc" and not trusts(call.peer, self._gateways):
+            raise PermissionDenied("Over gRPC this is for gateways that the service trusts.", reason="NOT_A_GATEWAY")
         signed = await self._revocations.signed()
-        if self._listed is None or self._listed[0] is not signed:
-            message = pb.GetRevocationsResponse(revocations=signed.text, max_age=duration(REVOCATIONS_MAX_AGE))
-            self._listed = (signed, message)
-        if call.door == "grpc":
-            self._budget.spend(len(signed.text))
-        return self._listed[1]
+        text = "" if request.etag == signed.etag else signed.text
+        return pb.GetRevocationsResponse(revocations=text, max_age=duration(REVOCATIONS_MAX_AGE), etag=signed.etag)
 
     async def WatchTrust(self, request: pb.WatchTrustRequest, call: Call) -> AsyncGenerator[bytes]:
         assert call.caller is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import ip_network
 from itertools import product
 from typing import Any
 from uuid import uuid4
@@ -155,7 +156,11 @@ class Cast:
 @pytest.fixture(scope="module")
 def cast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cast]:
     """Sixteen accounts, one of each role and state, in an installation whose clock has made some expire."""
-    with Installation(tmp_path_factory.mktemp("matrix")) as service, opened("grpc", service) as door:
+    trusted = (ip_network("127.0.0.0/8"),)  # the gateway that runs alone
+    with (
+        Installation(tmp_path_factory.mktemp("matrix"), trusted_proxies=trusted) as service,
+        opened("grpc", service) as door,
+    ):
         yield Cast(service, members(service, door))
 
 

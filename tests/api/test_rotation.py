@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from artstore.identity.v1 import service_account_service_pb2 as pb
 
 from artstore_grpc.model import SECRET_LIFETIME, Role
-from artstore_grpc.secrets import secret_id
+from artstore_grpc.secrets import Hasher, secret_id
+from tests.api.assertion_cases import credentials, made
 from tests.api.callers import Api
 from tests.api.conftest import administrator, first_account
 from tests.api.doors import refused
 from tests.installation import Account, Installation
+from tests.signers import Signer
 
 NOW = timedelta(0)
 
@@ -228,3 +235,54 @@ def test_etags_change_with_secrets(admin: Api) -> None:
     revoked = admin.revoke_secret(account.id, rotated.secrets[1].id, etag=rotated.etag)
     assert len({account.message.etag, rotated.etag, revoked.etag}) == 3
     assert revoked.state == pb.STATE_ACTIVE
+
+
+def test_a_key_rotates_its_own_account(admin: Api) -> None:
+    """An account with a key gets its first secret by an assertion, and the next; nobody else's, and no second time by
+    the same assertion."""
+    service = made(admin, Signer())
+
+    def rotate(id: str, assertion: str, request_id: str = "") -> pb.RotateSecretResponse:
+        request = pb.RotateSecretRequest(id=id, request_id=request_id, **credentials(assertion))
+        response: pb.RotateSecretResponse = admin.door.call("RotateSecret", request)
+        return response
+
+    first = rotate(service.client_id, service.assertion())
+    account = Account(service.id, service.client_id, first.client_secret, first.service_account)
+    assert works(admin, account)
+    used, again = service.assertion(), str(uuid4())
+    second = rotate(service.client_id, used, again)
+    assert rotate(service.client_id, service.assertion(), again) == second
+    with refused("UNAUTHENTICATED", "INVALID_CLIENT"):
+        rotate(service.client_id, used)
+    with refused("PERMISSION_DENIED", "NOT_YOUR_ACCOUNT"):
+        rotate(admin.account().id, service.assertion())
+    request = pb.RotateSecretRequest(id=service.id, **credentials(service.assertion()))
+    with refused("INVALID_ARGUMENT", "TWO_CLIENT_AUTHENTICATIONS"):
+        admin.door.call("RotateSecret", request, admin.basic(account).authorization)
+
+
+def test_a_key_that_was_taken_away_meanwhile_makes_no_secret(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the check of an assertion and the commit lies a hash: what it proved must still hold then."""
+    service = made(admin, Signer())
+    hashing = Hasher.hash
+    taken = threading.Event()
+
+    async def slowly(hasher: Hasher, text: str) -> str:
+        hashed = await hashing(hasher, text)
+        await asyncio.to_thread(taken.wait, 10)
+        return hashed
+
+    request = pb.RotateSecretRequest(id=service.id, **credentials(service.assertion()))
+
+    def rotate() -> None:
+        with refused("UNAUTHENTICATED", "INVALID_CLIENT"):
+            admin.door.call("RotateSecret", request)
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(1) as pool:
+        patched.setattr(Hasher, "hash", slowly)
+        rotating = pool.submit(rotate)
+        time.sleep(0.5)
+        admin.update(service.id, public_keys=[Signer(number=1).public])
+        taken.set()
+        rotating.result()

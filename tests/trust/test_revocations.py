@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import jwt
 import pytest
@@ -18,14 +21,18 @@ from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as pb
 from joserfc.jws import extract_compact
 
-from artstore_grpc.errors import Overloaded, StoreUnavailable
+from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.gateway import protocol
 from artstore_grpc.keys import Keyring
 from artstore_grpc.model import Event, EventKind
 from artstore_grpc.replica import Replica
-from artstore_grpc.revocations import BYTES_A_SECOND, Budget, Revocations
+from artstore_grpc.revocations import Revocations
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import Vault, new_root
-from tests.installation import Account, Installation
+from tests.api.doors import lone_gateway
+from tests.installation import Account, Installation, refusal
+from tests.trust.test_view import resident_bytes
+from tests.trust.test_watch import settled, watches_of
 
 URL = "/.well-known/revocations"
 
@@ -33,6 +40,7 @@ URL = "/.well-known/revocations"
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Installation]:
     with Installation(tmp_path) as installation:
+        settled(installation)
         yield installation
 
 
@@ -166,9 +174,95 @@ async def test_who_goes_away_hides_nothing(store: SqlStore) -> None:
     assert "revoked" in json.loads(extract_compact((await listed.signed()).text.encode()).payload)["jtis"]
 
 
-def test_lists_are_handed_out_within_bounds() -> None:
-    """So many bytes a second, and one list at least, however large."""
-    budget = Budget()
-    budget.spend(10 * BYTES_A_SECOND)
-    with pytest.raises(Overloaded):
-        [budget.spend(BYTES_A_SECOND) for _ in range(3)]  # a new second may begin in between, once
+async def test_no_list_by_a_revoked_key(store: SqlStore) -> None:
+    """One that was signed between the news of a revoked key and the reading of its successor is given to nobody."""
+
+    def now() -> datetime:
+        return datetime(2030, 1, 1, tzinfo=UTC)
+
+    keyring = Keyring(store, Vault(new_root()), now, algorithm="ES256", issuer="https://issuer.example")
+    await keyring.load()
+    replica = Replica(store, now, outage_window=timedelta(minutes=5))
+    await replica.load()
+    listed = Revocations(replica, keyring, now, issuer="https://issuer.example")
+    before = await listed.signed()
+    await keyring.reload()
+    assert await listed.signed() is not before
+    assert await listed.signed() is await listed.signed()
+
+
+def fill(service: Installation) -> None:
+    """So many revocations that a list has some 7 MB."""
+
+    async def add() -> None:
+        trust = watches_of(service).trust
+        trust._revoked.update({f"{number:032x}": (2_000_000_000, "a") for number in range(100_000)})
+        trust.changed += 1
+
+    service.run(add())
+    time.sleep(1.1)
+
+
+def asked(service: Installation) -> socket.socket:
+    """A connection that asked for the list, and takes in little of it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", int(service.url.rpartition(":")[2])))
+    connection.sendall(f"GET {URL} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    return connection
+
+
+def test_who_does_not_read(service: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few that take a long list and don't read it cost little memory, keep out nobody but themselves, and are cut off
+    after a while."""
+    monkeypatch.setattr(protocol, "ANSWER_SECONDS", 3.0)
+    fill(service)
+    assert len(get(service).content) > 5_000_000
+    before = resident_bytes()
+    stalled = [asked(service) for _ in range(4)]
+    time.sleep(0.5)
+    assert resident_bytes() - before < 25_000_000
+    refused = get(service)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert refused.json()["error"]["reason"] == "TOO_MANY_LISTS"
+    deadline = time.monotonic() + 10
+    while get(service).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    for connection in stalled:
+        with connection:
+            assert received(connection) < 5_000_000
+
+
+def received(connection: socket.socket) -> int:
+    """How many bytes still come until the connection ends."""
+    count = 0
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(1 << 20):
+            count += len(part)
+    return count
+
+
+def test_strangers_get_no_list_over_grpc(service: Installation) -> None:
+    """There a whole answer is held for who doesn't read it."""
+    answer = refusal(lambda: service.tokens.GetRevocations(pb.GetRevocationsRequest()))
+    assert answer == (grpc.StatusCode.PERMISSION_DENIED, "NOT_A_GATEWAY")
+
+
+def test_a_gateway_that_runs_alone_asks_for_a_list_once(tmp_path: Path) -> None:
+    """Until there is another it is told that there isn't, however often it is asked itself."""
+    trusted = (ip_network("127.0.0.0/8"),)
+    with Installation(tmp_path, trusted_proxies=trusted) as service, lone_gateway(service) as url:
+        settled(service)
+        first = httpx.get(url + URL, trust_env=False)
+        assert (first.status_code, first.text) == (200, get(service).text)
+        assert httpx.get(url + URL, trust_env=False).text == first.text
+        etag = first.headers["etag"]
+        assert httpx.get(url + URL, headers={"if-none-match": etag}, trust_env=False).status_code == 304
+        again = service.tokens.GetRevocations(pb.GetRevocationsRequest(etag=etag.strip('"')))
+        assert (again.etag, again.revocations) == (etag.strip('"'), "")
+        _, claims = revoked(service)
+        deadline = time.monotonic() + 3
+        while claims["jti"] not in verified(service, httpx.get(url + URL, trust_env=False).text)["jtis"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,11 +95,14 @@ def follower(view: Trust) -> TrustState:
 
 def caught_up(state: TrustState, view: Trust) -> None:
     view.require(state.sequence, state.hash)
-    take(state, news_message(News(*view.head, view.changes_after(state.sequence))))
+    while state.sequence != view.head[0]:
+        upto, changes = view.changes_after(state.sequence)
+        assert upto[0] > state.sequence
+        take(state, news_message(News(*upto, changes)))
 
 
 def known(state: TrustState) -> tuple[Any, ...]:
-    accounts = {name: (account.state, account.epoch) for name, account in state._accounts.items()}
+    accounts = {name: (refusal.all, refusal.epoch) for name, refusal in state._accounts.items()}
     return state.sequence, state.hash, sorted(state.keys), dict(state._revoked), accounts
 
 
@@ -197,7 +202,7 @@ def test_rows_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trust, "KEPT_ROWS", 10)
     view = applied(rows([(EventKind.ACCOUNT_UPDATED, "a", {})] * 25))
     assert len(view._kept) == 10
-    assert view.changes_after(15) == []
+    assert view.changes_after(15) == (view.head, [])
     with pytest.raises(OutOfRange) as caught:
         view.changes_after(14)
     assert caught.value.reason == "FELL_BEHIND"
@@ -216,6 +221,42 @@ def test_a_snapshot_is_given_again_until_it_is_old(monkeypatch: pytest.MonkeyPat
         assert view.snapshot() is first
     view.apply(made[4])
     assert view.snapshot() is not first
+
+
+@pytest.mark.parametrize("bound", [1, 3, 10])
+def test_changes_are_told_in_parts(monkeypatch: pytest.MonkeyPatch, bound: int) -> None:
+    """However many there are, a message has so many of them, and those of one row more at most."""
+    monkeypatch.setattr(trust, "CHANGES", bound)
+    events: list[Any] = [
+        (EventKind.TOKEN_REVOKED, f"t{number}", {"expire_time": LATER, "account_id": "a"}) for number in range(20)
+    ]
+    events += [(EventKind.TOKENS_VOIDED, "a", {"epoch": 1}), created("k1"), (EventKind.ACCOUNT_UPDATED, "a", {})]
+    late, view = follower(Trust()), applied(rows(events))
+    parts = []
+    while late.sequence != view.head[0]:
+        upto, changes = view.changes_after(late.sequence)
+        parts.append(len(changes))
+        take(late, news_message(News(*upto, changes)))
+    assert max(parts) == bound
+    assert sum(parts) == 22
+    assert known(late) == known(follower(view))
+
+
+def test_a_verifier_keeps_no_message() -> None:
+    """Of a change that voids ten thousand tokens it remembers one number, not the message that said so."""
+    state, before = TrustState(), resident_bytes()
+    for number in range(100):
+        message = pb.WatchTrustResponse(sequence=number + 1)
+        message.changes.accounts.add(account_id=f"account-{number}", epoch=1)
+        message.changes.keys.add(state=pb.KEY_STATE_RETIRED).key.kid = f"kid-{number}"
+        message.changes.revoked_tokens.extend(pb.RevokedToken(jti=f"{n:032x}") for n in range(10_000))
+        take(state, message)
+    assert resident_bytes() - before < 40_000_000
+    assert state.refuses({"sub": "account-7", "jti": "x", "epoch": 0})
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_a_raised_epoch_makes_room() -> None:
@@ -241,19 +282,27 @@ def test_a_raised_epoch_makes_room() -> None:
 
 
 def test_what_has_expired_is_forgotten() -> None:
-    """Revocations go with their tokens; a raised epoch goes a day later; what is suspended stays."""
+    """Revocations go with their tokens, and half a minute of clocks that differ; a raised epoch goes a day later; what
+    is suspended stays."""
     events = [
         (EventKind.TOKEN_REVOKED, "t1", {"expire_time": LATER}),
         (EventKind.TOKENS_VOIDED, "a", {"epoch": 1}),
         (EventKind.ACCOUNT_SUSPENDED, "b", {}),
     ]
     view = applied(rows(events))
-    view.forget_expired(START + timedelta(minutes=29))
-    assert (view.is_revoked("t1"), len(view._accounts)) == (True, 2)
-    view.forget_expired(START + timedelta(minutes=30))
-    assert not view.is_revoked("t1")
-    view.forget_expired(START + timedelta(days=1, minutes=6))
+    state = follower(view)
+
+    def forget(after: timedelta) -> tuple[bool, int, bool, int]:
+        view.forget_expired(START + after)
+        state.forget_expired((START + after).timestamp())
+        return view.is_revoked("t1"), len(view._accounts), state.revoked_tokens == 1, len(state._accounts)
+
+    assert forget(timedelta(minutes=30, seconds=29)) == (True, 2, True, 2)
+    assert forget(timedelta(minutes=30, seconds=30)) == (False, 2, False, 2)
+    assert forget(timedelta(days=1, minutes=6)) == (False, 1, False, 2)  # known to it for half an hour less
+    assert forget(timedelta(days=1, minutes=36)) == (False, 1, False, 1)
     assert list(view._accounts.values()) == [AccountTrust("b", suspended=True)]
+    assert view._jtis == {}
 
 
 def test_chunks_are_small_and_whole() -> None:

@@ -32,11 +32,16 @@ SECONDS = 10.0
 def service(tmp_path: Path) -> Iterator[Installation]:
     """One that has made its second key, so that nothing happens but what a test does."""
     with Installation(tmp_path, max_streams=8) as installation:
-        deadline = time.monotonic() + SECONDS
-        while len(installation.tokens.GetJsonWebKeySet(pb.GetJsonWebKeySetRequest()).keys) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        settled(installation)
         yield installation
+
+
+def settled(installation: Installation) -> None:
+    """Waits until the second key is there."""
+    deadline = time.monotonic() + SECONDS
+    while len(installation.tokens.GetJsonWebKeySet(pb.GetJsonWebKeySetRequest()).keys) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class Watch:
@@ -246,9 +251,8 @@ async def read(client: Client, messages: int) -> list[pb.WatchTrustResponse]:
     return found
 
 
-def test_a_slow_reader_costs_one_message(service: Installation, user: Account) -> None:
-    """While a reader takes nothing the others are told of everything in time; it keeps no snapshot alive, counts as a
-    stream until it goes, and is told to start over when it reads on."""
+def slow_reader(service: Installation, token: str) -> tuple[grpc.Channel, Any]:
+    """A stream whose snapshot is long, and that takes in a window of 64 KiB, and no more, without being read."""
     trust = watches_of(service).trust
 
     async def fill() -> None:
@@ -256,11 +260,17 @@ def test_a_slow_reader_costs_one_message(service: Installation, user: Account) -
         trust._snapshot = None
 
     service.run(fill())
-    # A window of 64 KiB, and no more, is taken in without being read.
     options = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65535))
     channel = grpc.insecure_channel(str(service.started.grpc_address), options=options)
     call: Any = channel.unary_stream("/artstore.identity.v1.TokenService/WatchTrust")
-    stalled = call(b"", metadata=(("authorization", f"Bearer {token_of(service, user)}"),), timeout=30)
+    return channel, call(b"", metadata=(("authorization", f"Bearer {token}"),), timeout=30)
+
+
+def test_a_slow_reader_costs_one_message(service: Installation, user: Account) -> None:
+    """While a reader takes nothing the others are told of everything in time; it keeps no snapshot alive, counts as a
+    stream until it goes, and is told to start over when it reads on."""
+    trust = watches_of(service).trust
+    channel, stalled = slow_reader(service, token_of(service, user))
     quick = Watch(service, token_of(service, service.account("user")))
     while not quick.next().snapshot.last:
         pass
@@ -391,3 +401,34 @@ def test_a_stream_ends_with_the_key_of_its_token(service: Installation, user: Ac
     keys: Any = key_service_pb2_grpc.KeyServiceStub(service.channel)
     keys.RevokeSigningKey(keys_pb.RevokeSigningKeyRequest(kid=kid), metadata=service.bearer())
     assert refusal(watch.rest) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_ENDED")
+
+
+def test_a_key_that_is_revoked_under_a_slow_reader(service: Installation, user: Account) -> None:
+    """A reader that has not taken in its whole snapshot yet is no exception."""
+    token = token_of(service, user)
+    channel, stalled = slow_reader(service, token)
+    next(stalled)
+    kid = extract_compact(token.encode()).headers()["kid"]
+    keys: Any = key_service_pb2_grpc.KeyServiceStub(service.channel)
+    keys.RevokeSigningKey(keys_pb.RevokeSigningKeyRequest(kid=kid), metadata=service.bearer())
+    assert refusal(lambda: list(stalled)) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_ENDED")
+    channel.close()
+
+
+async def test_a_feed_waits_as_it_is_told(service: Installation, user: Account) -> None:
+    """Where there are too many streams it comes back when the service says, not at once."""
+    token = token_of(service, user)
+    taken = [Watch(service, token) for _ in range(2)]
+    for watch in taken:
+        watch.next()
+    async with (
+        Client(str(service.started.grpc_address), client_id=user.client_id, client_secret=user.secret) as client,
+        TrustFeed(client) as feed,
+    ):
+        await turned(lambda: feed.last_error is not None)
+        assert (feed.last_error.reason, feed.reconnects) == ("TOO_MANY_STREAMS", 1)  # type: ignore[union-attr]
+        await asyncio.sleep(0.8)
+        assert feed.reconnects == 1
+        for watch in taken:
+            watch.close()
+        await asyncio.wait_for(feed.ready(), SECONDS)

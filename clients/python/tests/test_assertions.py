@@ -111,3 +111,17 @@ async def test_an_issuer_that_was_given(server: Canned) -> None:
         await client.issue_token()
     assert verified(server.named("IssueToken")[0][0].client_assertion, "ES256", "https://known.example")
     assert not server.named("GetServerMetadata")
+
+
+async def test_its_own_secret_by_its_key(server: Canned) -> None:
+    """A client with a key rotates its own secret by an assertion, and another account's by a token."""
+    server.answers["GetServerMetadata"] = lambda _: tokens.GetServerMetadataResponse(issuer=ISSUER)
+    key = PAIRS["ES256"].as_dict(private=True)
+    async with Client(server.target, client_id=ME, private_key=key) as client:
+        await client.rotate_secret(ME)
+        await client.rotate_secret("another")
+    (mine, metadata), (other, others) = server.named("RotateSecret")
+    assert verified(mine.client_assertion, "ES256")["sub"] == ME
+    assert (mine.client_assertion_type, mine.id, metadata.get("authorization")) == (ASSERTION_TYPE, ME, None)
+    assert (other.client_assertion, other.id) == ("", "another")
+    assert others["authorization"].startswith("Bearer")

@@ -119,12 +119,17 @@ class AccountMethods(TokenMethods):
         """Makes a new secret, shown this once; the old one lives on for `overlap` (0 to 30 days; None: 24 hours).
 
         `revoke_tokens`, with an `overlap` of 0 only, also makes every token void that the account was issued before.
-        With this client's own `client_id` it authenticates by its secret, since no account may rotate with an access
-        token of its own; this client uses the new secret from then on. Raises FailedPrecondition with two in use.
+        With this client's own `client_id` it authenticates by its secret or its key, since no account may rotate with
+        an access token of its own; a client with a secret uses the new one from then on. Raises FailedPrecondition with
+        two in use.
         """
         request = pb.RotateSecretRequest(
             id=id, etag=etag, overlap=_duration(overlap), request_id=request_id, revoke_tokens=revoke_tokens
         )
+        if id == self.client_id and self._private_key is not None:
+            for name, value in (await self._credentials_fields()).items():
+                setattr(request, name, value)
+            return await self.call(self._accounts.RotateSecret, request)
         if id != self.client_id or not self._client_secret:
             return await self._administer(self._accounts.RotateSecret, request)
         basic = basic_authorization(self.client_id, self._client_secret)

@@ -76,10 +76,6 @@ class TokenMethods(Connection):
         """The public keys that verify the service's tokens (RFC 7517), and how long they may be kept."""
         return await self.call(self._tokens.GetJsonWebKeySet, pb.GetJsonWebKeySetRequest())
 
-    async def revocations(self) -> pb.GetRevocationsResponse:
-        """What is refused, as a signed JWT, and how long it may be kept. For verifiers that can't hold a stream."""
-        return await self.call(self._tokens.GetRevocations, pb.GetRevocationsRequest())
-
     async def watch_trust(self, after_sequence: int = 0, after_hash: bytes = b"") -> AsyncGenerator[WatchTrustResponse]:
         """Follows what verifiers must know, with a token got for it: a snapshot, or what has happened after a row that
         was applied, then every change and a heartbeat each second. Ends with that token, or with the server. Raises

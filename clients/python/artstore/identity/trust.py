@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from artstore.identity.client import Client
 from artstore.identity.connection import DEFAULT_TIMEOUT
@@ -28,7 +28,21 @@ FORGET_INTERVAL_SECONDS = 60.0
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.05, 5.0
 """The wait before connecting anew: doubled each time, and a random part of it taken, so that a fleet spreads out."""
 
+LEEWAY_SECONDS = 30
+"""How long after its `exp` a revoked token stays refused: verifiers' clocks differ, and some have a leeway."""
+EPOCH_MEMORY_SECONDS = 24 * 3600 + 300
+"""How long a raised epoch is remembered: no token lives for longer."""
+
 REFUSED = (accounts_pb.STATE_SUSPENDED, accounts_pb.STATE_DELETED)
+
+
+class Refusal(NamedTuple):
+    """Which of an account's tokens are refused: all, or those with a lower epoch."""
+
+    all: bool
+    epoch: int
+    forget_at: float | None
+    """In seconds since 1970; None where it isn't known yet, and for an account of which all are refused."""
 
 
 class TrustState:
@@ -40,7 +54,7 @@ class TrustState:
         self.keys: dict[str, pb.JsonWebKey] = {}
         """The published keys by `kid`."""
         self._revoked: dict[str, int] = {}
-        self._accounts: dict[str, pb.AccountTrust] = {}
+        self._accounts: dict[str, Refusal] = {}
         self._seconds: dict[int, int] = {}
         self._coming: TrustState | None = None
         """A snapshot of which some chunks have come."""
@@ -50,7 +64,7 @@ class TrustState:
         """Whether a token whose signature and claims were verified is refused all the same. Takes the same time however
         many are revoked. Raises KeyError for claims that no token of the service lacks."""
         account = self._accounts.get(claims["sub"])
-        if account is not None and (account.state in REFUSED or claims["epoch"] < account.epoch):
+        if account is not None and (account.all or claims["epoch"] < account.epoch):
             return True
         return claims["jti"] in self._revoked
 
@@ -89,8 +103,9 @@ class TrustState:
         for key in told.keys:
             if key.state == pb.KEY_STATE_REVOKED:
                 self.keys.pop(key.key.kid, None)
-            else:
-                self.keys[key.key.kid] = key.key
+            else:  # copied, since a part of a message keeps all of it in memory
+                self.keys[key.key.kid] = pb.JsonWebKey()
+                self.keys[key.key.kid].CopyFrom(key.key)
         for token in told.revoked_tokens:
             if token.exp:
                 # One number object for all tokens that expire in one second.
@@ -99,14 +114,21 @@ class TrustState:
                 self._revoked.pop(token.jti, None)
         for account in told.accounts:
             if account.state in REFUSED or account.epoch:
-                self._accounts[account.account_id] = account
+                self._accounts[account.account_id] = Refusal(account.state in REFUSED, account.epoch, None)
             else:
                 self._accounts.pop(account.account_id, None)
 
     def forget_expired(self, now: float) -> None:
-        """Drops revocations of tokens that have expired by `now`, in seconds since 1970."""
-        self._revoked = {jti: exp for jti, exp in self._revoked.items() if exp > now}
-        self._seconds = {exp: exp for exp in self._seconds if exp > now}
+        """Drops revocations of tokens that have expired by `now`, in seconds since 1970, and epochs that have been
+        known for longer than any token lives."""
+        since = now - LEEWAY_SECONDS
+        self._revoked = {jti: exp for jti, exp in self._revoked.items() if exp > since}
+        self._seconds = {exp: exp for exp in self._seconds if exp > since}
+        for account_id, refusal in list(self._accounts.items()):
+            if refusal.forget_at is not None and refusal.forget_at <= now:
+                del self._accounts[account_id]
+            elif refusal.forget_at is None and not refusal.all:
+                self._accounts[account_id] = refusal._replace(forget_at=now + EPOCH_MEMORY_SECONDS)
 
 
 class TrustFeed:
@@ -164,16 +186,17 @@ class TrustFeed:
     async def _follow(self) -> None:
         wait = FIRST_RETRY_SECONDS
         while True:
-            confirmed = self._confirmed_at
+            confirmed, told = self._confirmed_at, 0.0
             try:
                 await self._read()
             except IdentityError as error:
                 self.last_error = error
+                told = error.retry_after.total_seconds() if error.retry_after else 0.0
             except ValueError:
                 self.state.sequence = 0  # a stream that makes no sense: begin anew
             wait = FIRST_RETRY_SECONDS if self._confirmed_at != confirmed else min(2 * wait, LAST_RETRY_SECONDS)
             self.reconnects += 1
-            await asyncio.sleep(random.uniform(0, wait))  # noqa: S311  # spreads load, guards nothing
+            await asyncio.sleep(told + random.uniform(0, wait))  # noqa: S311  # spreads load, guards nothing
 
     async def _read(self) -> None:
         """Reads one stream to its end, or until it has been silent for STALE_AFTER: its server is cut off, and another

@@ -753,6 +753,8 @@ class RotateSecretRequest(_message.Message):
     OVERLAP_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REVOKE_TOKENS_FIELD_NUMBER: _builtins.int
+    CLIENT_ASSERTION_TYPE_FIELD_NUMBER: _builtins.int
+    CLIENT_ASSERTION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required. The account's id or `client_id`."""
     etag: _builtins.str
@@ -761,6 +763,10 @@ class RotateSecretRequest(_message.Message):
     """As in CreateServiceAccountRequest (AIP-155). Never logged."""
     revoke_tokens: _builtins.bool
     """Also makes every token void that was issued to the account before; only with an `overlap` of 0."""
+    client_assertion_type: _builtins.str
+    """As in IssueTokenRequest (RFC 7523 §2.2): an account with a key rotates its own secret, or gets its first one."""
+    client_assertion: _builtins.str
+    """As in IssueTokenRequest (RFC 7523 §2.2). Write-only, never logged."""
     @_builtins.property
     def overlap(self) -> _duration_pb2.Duration:
         """How long the old secret lives on: 0 to 30 days, never past its own expiry; unset: 24 hours; 0: it dies now."""
@@ -773,10 +779,12 @@ class RotateSecretRequest(_message.Message):
         overlap: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
         revoke_tokens: _builtins.bool = ...,
+        client_assertion_type: _builtins.str = ...,
+        client_assertion: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "id", b"id", "overlap", b"overlap", "request_id", b"request_id", "revoke_tokens", b"revoke_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_assertion", b"client_assertion", "client_assertion_type", b"client_assertion_type", "etag", b"etag", "id", b"id", "overlap", b"overlap", "request_id", b"request_id", "revoke_tokens", b"revoke_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

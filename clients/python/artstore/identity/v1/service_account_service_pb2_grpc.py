@@ -31,7 +31,7 @@ class ServiceAccountServiceStub(object):
 
     Every method takes `authorization: Bearer` metadata: an access token with the scope the method names, whose sole
     audience is the issuer, so that no other service can replay an admin's token here. RotateSecret also takes
-    `authorization: Basic`, from an account that rotates its own secret. Nobody creates, widens or resets the
+    `authorization: Basic` or a client assertion, from an account that rotates its own secret. Nobody creates, widens or resets the
     credentials of an account that holds a scope they lack.
     """
 
@@ -98,7 +98,7 @@ class ServiceAccountServiceServicer(object):
 
     Every method takes `authorization: Bearer` metadata: an access token with the scope the method names, whose sole
     audience is the issuer, so that no other service can replay an admin's token here. RotateSecret also takes
-    `authorization: Basic`, from an account that rotates its own secret. Nobody creates, widens or resets the
+    `authorization: Basic` or a client assertion, from an account that rotates its own secret. Nobody creates, widens or resets the
     credentials of an account that holds a scope they lack.
     """
 
@@ -163,7 +163,8 @@ class ServiceAccountServiceServicer(object):
     def RotateSecret(self, request, context):
         """Makes a new secret, which is shown once; the newest of the old ones lives on for `overlap`. At most two are
         live: with two live the one never used is replaced, else FAILED_PRECONDITION. Needs `identity.accounts.write`,
-        or the account's own secret in `authorization: Basic`; an account's own access token is refused.
+        or the account's own secret in `authorization: Basic`, or its own key's assertion; an account's own access token
+        is refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,7 +243,7 @@ class ServiceAccountService(object):
 
     Every method takes `authorization: Bearer` metadata: an access token with the scope the method names, whose sole
     audience is the issuer, so that no other service can replay an admin's token here. RotateSecret also takes
-    `authorization: Basic`, from an account that rotates its own secret. Nobody creates, widens or resets the
+    `authorization: Basic` or a client assertion, from an account that rotates its own secret. Nobody creates, widens or resets the
     credentials of an account that holds a scope they lack.
     """
 

@@ -32,7 +32,7 @@ class ServiceAccountServiceStub:
 
     Every method takes `authorization: Bearer` metadata: an access token with the scope the method names, whose sole
     audience is the issuer, so that no other service can replay an admin's token here. RotateSecret also takes
-    `authorization: Basic`, from an account that rotates its own secret. Nobody creates, widens or resets the
+    `authorization: Basic` or a client assertion, from an account that rotates its own secret. Nobody creates, widens or resets the
     credentials of an account that holds a scope they lack.
     """
 
@@ -63,7 +63,8 @@ class ServiceAccountServiceStub:
     RotateSecret: _grpc.UnaryUnaryMultiCallable[_service_account_service_pb2.RotateSecretRequest, _service_account_service_pb2.RotateSecretResponse]
     """Makes a new secret, which is shown once; the newest of the old ones lives on for `overlap`. At most two are
     live: with two live the one never used is replaced, else FAILED_PRECONDITION. Needs `identity.accounts.write`,
-    or the account's own secret in `authorization: Basic`; an account's own access token is refused.
+    or the account's own secret in `authorization: Basic`, or its own key's assertion; an account's own access token
+    is refused.
     """
     RevokeSecret: _grpc.UnaryUnaryMultiCallable[_service_account_service_pb2.RevokeSecretRequest, _service_account_service_pb2.RevokeSecretResponse]
     """Ends a secret now. Needs `identity.accounts.write`."""
@@ -74,7 +75,7 @@ class ServiceAccountServiceAsyncStub(ServiceAccountServiceStub):
 
     Every method takes `authorization: Bearer` metadata: an access token with the scope the method names, whose sole
     audience is the issuer, so that no other service can replay an admin's token here. RotateSecret also takes
-    `authorization: Basic`, from an account that rotates its own secret. Nobody creates, widens or resets the
+    `authorization: Basic` or a client assertion, from an account that rotates its own secret. Nobody creates, widens or resets the
     credentials of an account that holds a scope they lack.
     """
 
@@ -102,7 +103,8 @@ class ServiceAccountServiceAsyncStub(ServiceAccountServiceStub):
     RotateSecret: _aio.UnaryUnaryMultiCallable[_service_account_service_pb2.RotateSecretRequest, _service_account_service_pb2.RotateSecretResponse]  # type: ignore[assignment]
     """Makes a new secret, which is shown once; the newest of the old ones lives on for `overlap`. At most two are
     live: with two live the one never used is replaced, else FAILED_PRECONDITION. Needs `identity.accounts.write`,
-    or the account's own secret in `authorization: Basic`; an account's own access token is refused.
+    or the account's own secret in `authorization: Basic`, or its own key's assertion; an account's own access token
+    is refused.
     """
     RevokeSecret: _aio.UnaryUnaryMultiCallable[_service_account_service_pb2.RevokeSecretRequest, _service_account_service_pb2.RevokeSecretResponse]  # type: ignore[assignment]
     """Ends a secret now. Needs `identity.accounts.write`."""
@@ -112,7 +114,7 @@ class ServiceAccountServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Every method takes `authorization: Bearer` metadata: an access token with the scope the method names, whose sole
     audience is the issuer, so that no other service can replay an admin's token here. RotateSecret also takes
-    `authorization: Basic`, from an account that rotates its own secret. Nobody creates, widens or resets the
+    `authorization: Basic` or a client assertion, from an account that rotates its own secret. Nobody creates, widens or resets the
     credentials of an account that holds a scope they lack.
     """
 
@@ -192,7 +194,8 @@ class ServiceAccountServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_service_account_service_pb2.RotateSecretResponse, _abc.Awaitable[_service_account_service_pb2.RotateSecretResponse]]:
         """Makes a new secret, which is shown once; the newest of the old ones lives on for `overlap`. At most two are
         live: with two live the one never used is replaced, else FAILED_PRECONDITION. Needs `identity.accounts.write`,
-        or the account's own secret in `authorization: Basic`; an account's own access token is refused.
+        or the account's own secret in `authorization: Basic`, or its own key's assertion; an account's own access token
+        is refused.
         """
 
     @_abc_1.abstractmethod

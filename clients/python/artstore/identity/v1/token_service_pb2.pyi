@@ -807,16 +807,21 @@ Global___AccountTrust: _TypeAlias = AccountTrust  # noqa: Y015
 
 @_typing.final
 class GetRevocationsRequest(_message.Message):
-    """Nothing to say: the revocations are public."""
+    """Which list one has already."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ETAG_FIELD_NUMBER: _builtins.int
+    etag: _builtins.str
+    """`etag` of that list; empty: none."""
     def __init__(
         self,
+        *,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -830,11 +835,14 @@ class GetRevocationsResponse(_message.Message):
 
     REVOCATIONS_FIELD_NUMBER: _builtins.int
     MAX_AGE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     revocations: _builtins.str
     """A JWT with `typ: revocations+jwt`; claims `iss`, `iat`, `exp`, `sequence`, `hash`, `jtis` (an object: `jti` to
     `exp`), `accounts` (an object: account id to `suspended` or `deleted`), `epochs` (an object: account id to the
-    lowest `epoch` that is not refused).
+    lowest `epoch` that is not refused). Empty where the request's `etag` is this list's.
     """
+    etag: _builtins.str
+    """What tells this list from every other; over HTTP `ETag`."""
     @_builtins.property
     def max_age(self) -> _duration_pb2.Duration:
         """How long it may be kept without asking again; over HTTP `Cache-Control: max-age`."""
@@ -844,10 +852,11 @@ class GetRevocationsResponse(_message.Message):
         *,
         revocations: _builtins.str = ...,
         max_age: _duration_pb2.Duration | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_age", b"max_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_age", b"max_age", "revocations", b"revocations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "max_age", b"max_age", "revocations", b"revocations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

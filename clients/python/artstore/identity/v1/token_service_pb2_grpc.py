@@ -135,7 +135,7 @@ class TokenServiceServicer(object):
 
     def GetRevocations(self, request, context):
         """What WatchTrust's snapshot says, but for the keys, as a signed JWT to be cached by verifiers that can't hold a
-        stream. Public.
+        stream. Public over HTTP; over gRPC it is for the gateways that the service trusts (PERMISSION_DENIED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -62,7 +62,7 @@ class TokenServiceStub:
     """
     GetRevocations: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.GetRevocationsRequest, _token_service_pb2.GetRevocationsResponse]
     """What WatchTrust's snapshot says, but for the keys, as a signed JWT to be cached by verifiers that can't hold a
-    stream. Public.
+    stream. Public over HTTP; over gRPC it is for the gateways that the service trusts (PERMISSION_DENIED).
     """
 
 @_typing.type_check_only
@@ -98,7 +98,7 @@ class TokenServiceAsyncStub(TokenServiceStub):
     """
     GetRevocations: _aio.UnaryUnaryMultiCallable[_token_service_pb2.GetRevocationsRequest, _token_service_pb2.GetRevocationsResponse]  # type: ignore[assignment]
     """What WatchTrust's snapshot says, but for the keys, as a signed JWT to be cached by verifiers that can't hold a
-    stream. Public.
+    stream. Public over HTTP; over gRPC it is for the gateways that the service trusts (PERMISSION_DENIED).
     """
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -173,7 +173,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_token_service_pb2.GetRevocationsResponse, _abc.Awaitable[_token_service_pb2.GetRevocationsResponse]]:
         """What WatchTrust's snapshot says, but for the keys, as a signed JWT to be cached by verifiers that can't hold a
-        stream. Public.
+        stream. Public over HTTP; over gRPC it is for the gateways that the service trusts (PERMISSION_DENIED).
         """
 
 def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
