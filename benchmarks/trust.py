@@ -1,7 +1,7 @@
 """`make bench-trust`: how soon a revocation, a suspension and a change of keys are known everywhere.
 
 200 trials of each on PostgreSQL, with two and four processes, with Redis and without; and at a verifier that follows
-the feed, before and after its server is killed. The gate is the 95th percentile.
+the feed, before and after its server is killed, and 20 of the moment of that. The gate is the 95th percentile.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from rich.table import Table
 
 from artstore_grpc.store.schema import upgrade
 from tests.processes.service import install, replicas
-from tests.processes.trials import Figures, trials, verifier_trials
+from tests.processes.trials import Figures, failover, trials, verifier_trials
 from tests.servers import Postgres, Redis
 
 TRIALS = 200
+FAILOVERS = 20
 WITH_REDIS, WITHOUT_REDIS, VERIFIER = 0.1, 1.0, 1.0
 
 Row = tuple[str, Figures, float]
@@ -45,6 +46,11 @@ def measured(postgres: Postgres, redis: Redis) -> Iterator[Row]:
         first, second, _ = asyncio.run(verifier_trials(services, installation, TRIALS))
     yield "revoke, at a verifier", first, VERIFIER
     yield "revoke, at a verifier, its server killed", second, VERIFIER
+    lost = []
+    for _ in range(FAILOVERS):
+        with tempfile.TemporaryDirectory() as folder, replicas(Path(folder), installation.environment, 2) as services:
+            lost.append(asyncio.run(failover(services, installation)))
+    yield "revoke, just after its server was killed", Figures(lost), VERIFIER
 
 
 async def fresh(postgres: Postgres) -> str:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import orjson
 from artstore.identity import Client, IdentityError, Role, ServiceAccount, TrustFeed
@@ -144,31 +145,68 @@ async def told(feed: TrustFeed, claims: dict[str, Any]) -> bool:
     return feed.refuses(claims)
 
 
-async def revocations(client_id: str, secret: str, at: Service, feed: TrustFeed, count: int) -> Figures:
-    found: list[float] = []
-    async with Client(at.grpc_address, client_id=client_id, client_secret=secret) as owner:
-        for _ in range(count):
-            token = (await owner.issue_token()).access_token
-            claims = claims_of(token)
-            assert not feed.refuses(claims)
-            await owner.revoke(token)
-            found.append(await seen(lambda claims=claims: told(feed, claims)))
-    return Figures(found)
+@dataclass(frozen=True)
+class Followed:
+    """A feed that follows one of two processes, and an account whose tokens are revoked."""
+
+    feed: TrustFeed
+    services: list[Service]
+    client_id: str
+    secret: str
+
+    @property
+    def at(self) -> int:
+        """The process that the feed follows now."""
+        (found,) = [at for at, service in enumerate(self.services) if service.metrics()["artstore_trust_streams"]]
+        return found
+
+    async def revocations(self, at: int, count: int) -> list[float]:
+        """Revokes at a process again and again, and times how long until the feed refuses."""
+        found: list[float] = []
+        async with Client(self.services[at].grpc_address, client_id=self.client_id, client_secret=self.secret) as owner:
+            for _ in range(count):
+                token = (await owner.issue_token()).access_token
+                claims = claims_of(token)
+                assert not self.feed.refuses(claims)
+                await owner.revoke(token)
+                found.append(await seen(lambda claims=claims: told(self.feed, claims)))
+        return found
+
+    async def lose_its_server(self) -> int:
+        """Kills the process that is followed, and says which is left."""
+        killed = await asyncio.to_thread(lambda: self.at)
+        self.services[killed].kill()
+        return 1 - killed
+
+
+@contextlib.asynccontextmanager
+async def followed(services: list[Service], installation: Installation) -> AsyncIterator[Followed]:
+    who = installation.administrator
+    async with clients(services, who.client_id, who.client_secret) as admins:
+        made = await account(admins[1], f"followed-{uuid4()}")
+    client_id, secret = made.service_account.client_id, made.client_secret
+    target = "ipv4:" + ",".join(service.grpc_address for service in services)
+    async with Client(target, client_id=client_id, client_secret=secret) as follower, TrustFeed(follower) as feed:
+        await feed.ready()
+        yield Followed(feed, services, client_id, secret)
 
 
 async def verifier_trials(
     services: list[Service], installation: Installation, count: int
 ) -> tuple[Figures, Figures, TrustFeed]:
-    """Revokes at the second process of two, and times how long until a verifier that follows the feed refuses: while
-    both run, and after the first was killed."""
-    who = installation.administrator
-    async with clients(services, who.client_id, who.client_secret) as admins:
-        made = await account(admins[1], "followed")
-    client_id, secret = made.service_account.client_id, made.client_secret
-    target = "ipv4:" + ",".join(service.grpc_address for service in services)
-    async with Client(target, client_id=client_id, client_secret=secret) as follower, TrustFeed(follower) as feed:
-        await feed.ready()
-        first = await revocations(client_id, secret, services[1], feed, count)
-        services[0].kill()
-        second = await revocations(client_id, secret, services[1], feed, count)
-    return first, second, feed
+    """Revokes at the process that a verifier's feed doesn't follow, of two, and times how long until the verifier
+    refuses: while both run, and from the moment on that the one it follows is killed."""
+    async with followed(services, installation) as verifier:
+        first = await verifier.revocations(1 - await asyncio.to_thread(lambda: verifier.at), count)
+        left = await verifier.lose_its_server()
+        second = await verifier.revocations(left, count)
+        return Figures(first), Figures(second), verifier.feed
+
+
+async def failover(services: list[Service], installation: Installation) -> float:
+    """How long the first revocation after the kill takes to be known: what the change of servers costs."""
+    async with followed(services, installation) as verifier:
+        left = await verifier.lose_its_server()
+        (seconds,) = await verifier.revocations(left, 1)
+        assert verifier.feed.reconnects
+        return seconds
