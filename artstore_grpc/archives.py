@@ -25,7 +25,7 @@ from artstore_grpc.ledger import Head
 from artstore_grpc.model import Checkpoint, Comparison, Event, EventKind, Lease, LedgerQuery, LedgerRow
 from artstore_grpc.notary import Notary, archive_in
 from artstore_grpc.store.protocol import Store
-from artstore_grpc.verification import Verification
+from artstore_grpc.verification import Broken, HeadArchived, Verification
 
 KEPT_ROWS = 10_000
 """Rows before the newest checkpoint that are never archived."""
@@ -78,6 +78,15 @@ class Archives:
         if chosen is None:
             raise ArchiveRefused(f"No checkpoint is that old and has {KEPT_ROWS:,} rows after it, which stay.")
         return chosen
+
+    async def left_behind(self, path: Path) -> Checkpoint | None:
+        """The checkpoint that a file leads to which a killed command has written, and not recorded yet."""
+        try:
+            last = (await asyncio.to_thread(whole, path)).last
+        except (OSError, exports.Malformed, HeadArchived, *Broken):
+            return None
+        found = await self._store.last_checkpoint(last[0])
+        return found if found is not None and (found.sequence, found.hash) == last else None
 
     async def pending(self) -> Archive | None:
         """An archive whose file was written and whose rows are not all deleted yet."""
@@ -263,6 +272,12 @@ def unfinished(archive: Archive) -> ArchiveRefused:
     return ArchiveRefused(f"{begun}: name its file, whose SHA-256 is {archive.file}.")
 
 
+def whole(path: Path) -> exports.Verified:
+    """What a file holds, once it verifies."""
+    with path.open("rb") as file:
+        return exports.verify(file)
+
+
 def checked(part: Path, head: Head) -> str:
     """The SHA-256 of a file that is on disk, once it verifies and leads to the head."""
     with part.open("rb") as file:
@@ -282,11 +297,7 @@ def publish(part: Path, path: Path, digest: str) -> None:
     except FileExistsError:
         if digest_of(path) != digest:
             raise ArchiveRefused(f"{path} exists and holds something else.") from None
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    exports.settle(path.parent)
 
 
 def digest_of(path: Path) -> str:

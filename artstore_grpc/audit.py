@@ -115,7 +115,7 @@ class Audit:
 
 
 class Run:
-    """One verification of what is stored. Rows that come meanwhile are verified too, or left to the next call."""
+    """One verification of what is stored when it begins; rows that come meanwhile are left to the next call."""
 
     def __init__(self, store: Store, notary: Notary, stretch: Stretch) -> None:
         self._store = store
@@ -154,24 +154,31 @@ class Run:
         checkpoints.check(before, previous[0] if before.number > 1 and previous else None, self._keys)
 
     async def _walk(self) -> bool:
-        """Goes through the stretch; whether the ledger goes on after it."""
-        # Read before the rows: what they say there is must be found among the rows.
-        head, newest = await self._store.head(), await self._store.last_checkpoint()
+        """Goes through the stretch, up to the head as it is now; whether the ledger goes on after it."""
+        newest, head = await self._ends()
         while (left := self._stretch.max_rows - self._verification.verified_rows) > 0:
             rows = await self._rows(min(BATCH, left))
-            if not rows:
-                await self._end(head, newest)
-                return False
-            if await self._overtaken(rows[0]):
+            if rows and await self._overtaken(rows[0]):
+                newest, head = await self._ends()
                 continue
-            if not await self._feed(rows):
+            known = [row for row in rows if row.sequence <= head[0]]
+            if not known:
+                await self._end(newest, head, beyond=bool(rows))
+                return False
+            if not await self._feed(known):
                 return True
             await asyncio.sleep(0)
         return True
 
+    async def _ends(self) -> tuple[Checkpoint | None, Head]:
+        """The newest checkpoint, then the head: so that whatever a row up to there says was signed is there to be read,
+        and nothing that comes meanwhile is missed."""
+        newest = await self._store.last_checkpoint()
+        return newest, await self._store.head()
+
     async def _overtaken(self, next_row: LedgerRow) -> bool:
-        """Whether an archive that is happening right now has deleted rows beyond those verified here: then the run has
-        begun again, to go on at the first row that is left. Raises LedgerBroken for a gap that no archive has made:
+        """Whether an archive has deleted rows beyond those verified here: then the run has begun again, to go on at the
+        first row that is left. Raises LedgerBroken for a gap that no archive has made:
         archives delete the oldest rows first, so a row before a gap was put there, or those in it cut out."""
         done = self._verification
         if next_row.sequence <= done.head[0] + 1:
@@ -179,8 +186,7 @@ class Run:
         archive = await self._archive()
         if await self._is_left(done.head[0]):
             raise LedgerBroken(done.head[0] + 1, f"is missing: row {next_row.sequence} is in its place")
-        if not done.verified_rows:
-            done.archive = archive
+        if not done.verified_rows and done.archive == archive:
             return False
         self._begin(archive)
         return True
@@ -203,18 +209,17 @@ class Run:
         done.feed(rows, signed)
         return True
 
-    async def _end(self, head: Head, newest: Checkpoint | None) -> None:
-        """No rows are left: holds the end against the stored head, the newest checkpoint and the published head."""
+    async def _end(self, newest: Checkpoint | None, head: Head, *, beyond: bool) -> None:
+        """No rows are left, or none but those `beyond` the head: holds the end against the stored head, the newest
+        checkpoint and the published head."""
         done = self._verification
-        if done.head[0] > head[0]:
-            head = await self._store.head()  # rows came since
         if newest is not None and newest.sequence > done.head[0]:
             signed = await self._store.checkpoints_of(done.head[0], newest.sequence, 1)
             done.feed([], signed)
         done.finish()
         if head[0] > done.head[0]:
             done.missing(f"the ledger's head is row {head[0]}")
-        if head[0] < done.head[0]:
+        if head[0] < done.head[0] or (beyond and await self._store.head() == head):  # it moves with each row
             raise LedgerBroken(head[0] + 1, f"is beyond the ledger's head, row {head[0]}")
         if head != done.head:
             raise LedgerBroken(head[0], "has another hash than the ledger's head says")
@@ -233,8 +238,8 @@ class Run:
         """The checkpoint that can't be read (SQLite stores anything), looked for one by one."""
         number = 0
         try:
-            while await self._store.checkpoints(number, 1):
-                number += 1
+            while found := await self._store.checkpoints(number, 1):
+                number = found[0].number
         except (ValueError, TypeError):
             return CheckpointBroken(number + 1, "can't be read")
         return CheckpointBroken(0, "can't be read, nor be told which it is")

@@ -8,9 +8,11 @@ for, and `end` last, so that a file that was cut short says so. Equal contents a
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from joserfc.jwk import OKPKey
@@ -91,6 +93,15 @@ def end_line(rows: int, checkpoints: int) -> bytes:
     return line("end", {"rows": rows, "checkpoints": checkpoints})
 
 
+def settle(folder: Path) -> None:
+    """Has the names in a folder on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def line(kind: str, value: Any) -> bytes:
     return json.dumps({kind: value}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
@@ -107,7 +118,7 @@ def read(file: BinaryIO) -> Iterator[Line]:
         number += 1
         try:
             yield _parsed(raw)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise Malformed(f"Line {number} is no line of an export.") from None
 
 
@@ -217,7 +228,7 @@ class Writer:
 
     def write(self, row: LedgerRow) -> bool:
         """False when the export ends before this row."""
-        if row.kind == EventKind.CHECKPOINT_SIGNED and row.parsed().get("number", 0) > self._last:
+        if row.kind == EventKind.CHECKPOINT_SIGNED and recorded_number(row) > self._last:
             return False
         self._signed_before(row.sequence)
         self._file.write(row_line(row))
@@ -234,6 +245,14 @@ class Writer:
             self._file.write(checkpoint_line(self._next))
             self.checkpoints += 1
             self._next = next(self._waiting, None)
+
+
+def recorded_number(row: LedgerRow) -> int:
+    """Of the checkpoint that a row records; 0 where it says nothing readable, which is for a verifier to find."""
+    try:
+        return int(row.parsed()["number"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return 0
 
 
 def merged(rows: Iterable[LedgerRow], signed: list[Checkpoint]) -> Iterator[bytes]:

@@ -15,9 +15,10 @@ from datetime import datetime
 from typing import Any
 
 from artstore_grpc import key_policy
-from artstore_grpc.errors import NotFound
+from artstore_grpc.errors import FailedPrecondition, NotFound
 from artstore_grpc.model import Event, EventKind, KeyState, SigningKey
 from artstore_grpc.store.protocol import Unit
+from artstore_grpc.vault import KEY_ID_BYTES
 
 GONE = "gone"
 """The state that a purge's ledger row tells: no row of `signing_keys` has it."""
@@ -44,7 +45,10 @@ class KeyChanges:
         raise NotFound("There is no such signing key.", reason="KEY_NOT_FOUND")
 
     async def add(self, key: SigningKey) -> SigningKey:
-        """Publishes a new key. Its `create_time` is this unit's: what verifiers are given before it can't have it."""
+        """Publishes a new key. Its `create_time` is this unit's: what verifiers are given before it can't have it.
+        Raises FailedPrecondition for one that is sealed under another root key than the others: none could open it."""
+        if key.sealed[:KEY_ID_BYTES] != self.active.sealed[:KEY_ID_BYTES]:
+            raise FailedPrecondition("The root key has changed; restart this process.", reason="ROOT_KEY_CHANGED")
         added = replace(key, create_time=self.now)
         await self._unit.add_signing_key(added)
         self.keys.append(added)

@@ -69,6 +69,7 @@ class Keyring:
         ours: jwt.ClaimsOption = {"essential": True, "value": issuer}
         self.stored: list[SigningKey] = []
         """Every key as it was last read, the revoked ones too."""
+        self._reloading = asyncio.Lock()
         self.version = 0
         """Grows whenever the keys are read anew."""
         self._begun = jwt.JWTClaimsRegistry(now=self._seconds, leeway=LEEWAY_SECONDS)
@@ -101,6 +102,10 @@ class Keyring:
 
     async def reload(self) -> bool:
         """Reads the keys anew; whether one of them is active. Raises StoreUnavailable, and WrongKey as `load` does."""
+        async with self._reloading:  # what was read first must not be held last
+            return await self._reload()
+
+    async def _reload(self) -> bool:
         stored = await self._store.signing_keys()
         published = [key for key in stored if key.state is not KeyState.REVOKED]
         held = self._keys

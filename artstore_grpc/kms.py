@@ -39,6 +39,10 @@ MAX_KEY_ID = 1024
 MAX_ANSWER = 64 * 1024
 """Bytes of ciphertext and annotations; Kubernetes allows annotations 32 kB."""
 
+NO_ANSWER = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+)
+
 OPTIONS = (
     ("grpc.default_authority", "localhost"),  # as Kubernetes sends; servers in Go refuse a path there
     ("grpc.max_receive_message_length", 2 * MAX_ANSWER),
@@ -46,6 +50,11 @@ OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),  # gRPC's own 120 s would make a start wait long after the plugin's
 )
+
+
+class NoAnswer(KeyServiceUnavailable):
+    """The plugin has said nothing of the key that it was asked about."""
+
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "StatusRequest": (),
@@ -135,7 +144,8 @@ class KmsKey:
         await self._channel.close()
 
     async def _decrypted(self, key_id: str, ciphertext: bytes, annotations: dict[str, bytes]) -> bytes:
-        """The data key. A refusal of a healthy plugin whose key has another id is that key's; any other may pass."""
+        """The data key. A refusal of a healthy plugin whose key has another id is that key's; any other may pass, and
+        so may no answer."""
         try:
             answer = await self._called(
                 "Decrypt",
@@ -144,11 +154,11 @@ class KmsKey:
                 key_id=key_id.removeprefix(KMS),
                 annotations=annotations,
             )
-        except KeyServiceUnavailable:
+        except KeyServiceUnavailable as error:
             current = await self.current_key()
-            if current != key_id:
-                raise another_key(key_id, current) from None
-            raise
+            if current == key_id or isinstance(error, NoAnswer):
+                raise
+            raise another_key(key_id, current) from None
         plain: bytes = answer.plaintext
         return plain
 
@@ -162,7 +172,8 @@ class KmsKey:
             return await call(self._types[f"{method}Request"](**fields), timeout=TIMEOUT.total_seconds())
         except grpc.aio.AioRpcError as error:
             # Its text is the plugin's, and may quote what it was sent: the code alone is told.
-            raise self._unavailable(f"answered {method} with {error.code().name}") from None
+            kind = NoAnswer if error.code() in NO_ANSWER else KeyServiceUnavailable
+            raise kind(f"The key service at {self._url} answered {method} with {error.code().name}.") from None
 
     def _named(self, key_id: str) -> str:
         if not key_id or len(key_id.encode()) > MAX_KEY_ID or not key_id.isprintable():

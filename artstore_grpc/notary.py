@@ -110,7 +110,12 @@ class Notary:
         last = await self._store.last_checkpoint()  # again, under the lease: another replica may have just signed
         if not await self._due(last):
             return
-        head, lease = await self._verified(last, lease)
+        try:
+            head, lease = await self._verified(last, lease)
+        except Broken:
+            if await self._store.last_checkpoint() != last:
+                raise LeaseLost(LEASE) from None  # another replica has signed meanwhile: this run knows too little
+            raise
         number = last.number + 1 if last else 1
         checkpoint = checkpoints.made(await self._key(), number, head, self._now(), last)
         try:

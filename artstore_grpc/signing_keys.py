@@ -1,9 +1,9 @@
 """The life cycle of signing keys: prepared, active, retired, gone; revoked in an emergency. By verbs and by itself.
 
-A key signs only once every verifier that obeys `Cache-Control` has it; the one exception is what follows a revoked key
-where no other was prepared. Of several processes one does what is due by itself: it holds a lease for as long as it
-runs, so that during a rolling change of settings one process decides, and each unit looks again at what it is about to
-change. Times are in key_policy.py, single changes in key_changes.py.
+A key signs only once every verifier that obeys `Cache-Control` has it; the one exception is what follows a revoked key:
+the oldest prepared one, though it may be too young yet, or one made now. Of several processes one does what is due by
+itself: it holds a lease for as long as it runs, so that during a rolling change of settings one process decides, and
+each unit looks again at what it is about to change. Times are in key_policy.py, single changes in key_changes.py.
 """
 
 from __future__ import annotations

@@ -35,6 +35,13 @@ async def kept(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     return made
 
 
+AT_THE_BEGINNING_OF_TIME = {
+    **dict.fromkeys(("actor", "kind", "subject", "detail", "previous_hash", "hash"), ""),
+    "sequence": 1,
+    "time": "0001-01-01T00:00:00+23:59",
+}
+
+
 async def exported(kept: Ledger) -> bytes:
     """The whole ledger as a file."""
     file = io.BytesIO()
@@ -205,6 +212,7 @@ async def test_rows_cut_out_where_rows_were_archived(kept: Ledger, place: str) -
         b'{"a":1,"b":2}\n',
         b'{"row":{}}\n',
         b'{"row":null}\n',
+        exports.line("row", AT_THE_BEGINNING_OF_TIME),
         b'{"row":[]}\n',
         b'{"checkpoint":{"number":true}}\n',
         b'{"ledger_key":[]}\n',

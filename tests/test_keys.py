@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from sqlalchemy import update
 from artstore_grpc import keys
 from artstore_grpc.key_material import generate, sealed
 from artstore_grpc.keys import BadToken, Keyring
-from artstore_grpc.model import KeyState
+from artstore_grpc.model import KeyState, SigningKey
 from artstore_grpc.store import tables
 from artstore_grpc.store.schema import upgrade
 from artstore_grpc.store.sql import SqlStore
@@ -98,3 +99,30 @@ async def test_a_revoked_key_takes_its_tokens_along(tmp_path: Path) -> None:
             made.keyring.verify(token)
         assert old.kid not in {key["kid"] for key in made.keyring.public_keys()}
         made.keyring.verify(made.token("b"))
+
+
+async def test_what_was_read_first_is_not_held_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two readings at once the one that began later counts: a key that was revoked in between signs nothing."""
+    async with stand(tmp_path) as made:
+        old = made.keyring.active.stored.kid
+        new = replace(sealed(made.vault, generate("ES256"), made.clock(), 600), state=KeyState.ACTIVE)
+        read, answered = made.store.signing_keys, asyncio.Event()
+
+        async def slowly() -> list[SigningKey]:
+            found = await read()
+            monkeypatch.setattr(made.store, "signing_keys", read)
+            await answered.wait()
+            return found
+
+        monkeypatch.setattr(made.store, "signing_keys", slowly)
+        first = asyncio.create_task(made.keyring.reload())
+        await asyncio.sleep(0.1)
+        await made.move(old, KeyState.REVOKED)
+        async with made.store.unit() as unit:
+            await unit.add_signing_key(new)
+        second = asyncio.create_task(made.keyring.reload())
+        await asyncio.sleep(0.1)
+        answered.set()
+        await asyncio.gather(first, second)
+        assert made.keyring.active.stored.kid == new.kid
+        assert [key["kid"] for key in made.keyring.public_keys()] == [new.kid]

@@ -12,7 +12,7 @@ import pytest_asyncio
 from artstore_grpc import checkpoints, notary
 from artstore_grpc.checkpoints import CheckpointBroken, NotSigned
 from artstore_grpc.errors import LeaseLost
-from artstore_grpc.model import EventKind
+from artstore_grpc.model import EventKind, LedgerRow
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import Vault, WrongKey, new_root
 from tests.auditing import EVERY, Ledger, rechained, signing_every
@@ -161,3 +161,23 @@ async def test_headers_that_are_refused(kept: Ledger, header: dict[str, object])
     signature = f"{checkpoints.encoded(json.dumps(forged).encode())}.{rest}"
     with pytest.raises(NotSigned):
         checkpoints.opened(signature, checkpoints.CHECKPOINT_TYPE, await kept.notary.keys())
+
+
+async def test_who_was_stopped_for_too_long_raises_no_alarm(kept: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notary whose lease ran out while it read, and who then comes to rows of another's checkpoint, knows too little
+    to call the ledger broken."""
+    await kept.grow(EVERY)
+    read, other = kept.store.ledger, kept.another_notary("two")
+
+    async def stopped(after: int, limit: int) -> list[LedgerRow]:
+        found = await read(after, limit)
+        monkeypatch.setattr(kept.store, "ledger", read)
+        kept.clock.advance(2 * notary.LEASE_LIFETIME)
+        await other.run()
+        return found
+
+    monkeypatch.setattr(kept.store, "ledger", stopped)
+    with pytest.raises(LeaseLost):
+        await kept.notary.run()
+    assert await numbers(kept) == [1]
+    assert "broken" not in kept.log.getvalue()

@@ -19,7 +19,7 @@ from artstore_grpc.notary import sealed_key
 from artstore_grpc.store import rows, tables
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import Vault, new_root
-from tests.auditing import Ledger, rechained, signing_every
+from tests.auditing import EVERY, Ledger, rechained, signing_every
 from tests.store.samples import event
 
 OTHER_HASH = b"\x01" * 32
@@ -289,24 +289,39 @@ async def test_a_sequence_from_the_future(kept: Ledger) -> None:
     assert await kept.found(start=(last + 5, OTHER_HASH)) == (last + 1, 0)
 
 
-async def test_rows_that_come_meanwhile(kept: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows and checkpoints that are written during a verification are no finding."""
+READS = ("ledger", "head", "last_checkpoint", "checkpoints_of", "last_ledger_row")
+
+
+@pytest.mark.parametrize("rows", [1, EVERY])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("reads", [*([each] for each in READS), READS], ids=str)
+async def test_rows_that_come_meanwhile(
+    kept: Ledger, store_url: str, monkeypatch: pytest.MonkeyPatch, reads: list[str], before: bool, rows: int
+) -> None:
+    """Rows and checkpoints that are written before or after any read of a verification are no finding: it is about the
+    ledger as it began."""
     monkeypatch.setattr(audit, "BATCH", 4)
-    read = kept.store.ledger
+    writer, last = SqlStore(store_url), (await kept.store.head())[0]
+    other = Ledger(writer)
+    other.vault = kept.vault
+    other.notary = other.another_notary("two")
 
-    async def and_write(after: int, limit: int) -> list[LedgerRow]:
-        found = await read(after, limit)
-        if limit == 4 and after < 60:
-            await kept.grow(2)
-            monkeypatch.setattr(kept.store, "ledger", read)
-            await kept.notary.run()
-            monkeypatch.setattr(kept.store, "ledger", and_write)
-        return found
+    def writing(read: Any) -> Any:
+        async def and_write(*arguments: Any) -> Any:
+            found = None if before else await read(*arguments)
+            await other.grow(rows)
+            await other.notary.run()
+            return await read(*arguments) if before else found
 
-    monkeypatch.setattr(kept.store, "ledger", and_write)
+        return and_write
+
+    for name in reads:
+        monkeypatch.setattr(kept.store, name, writing(getattr(kept.store, name)))
     verified = await kept.verify()
     assert verified.broken is None
-    assert verified.checkpoints > 3
+    assert verified.rows >= last
+    assert verified.checkpoints >= 3
+    await writer.close()
 
 
 async def test_so_many_at_once(kept: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ async def carried_out(
         through = await archives.by_number(number)
     else:
         assert age is not None
-        through = await archives.older_than(age)
+        through = await archives.left_behind(file) or await archives.older_than(age)
     return await archives.archive(through, file, lambda what, done, total: moved(done, total))
 
 

@@ -238,6 +238,7 @@ checkpoints = Table(
     Column("time", Time, nullable=False),
     Column("kid", String(128), nullable=False),
     Column("signature", Text, nullable=False),
+    Index(None, "sequence", "number"),
 )
 
 wrapped_keys = Table(

@@ -99,9 +99,13 @@ class SqlUnit:
         await self._transaction.execute(delete(tables.signing_keys).where(tables.signing_keys.c.kid == kid))
 
     async def signing_keys(self) -> list[SigningKey]:
+        await self._lock_keys()
+        return [rows.signing_key(row) for row in await self._transaction.rows(all_signing_keys())]
+
+    async def _lock_keys(self) -> None:
+        """Until this unit ends nobody else adds or changes a key; SQLite has one writer anyway."""
         if self._dialect == POSTGRESQL:
             await self._transaction.execute(select(func.pg_advisory_xact_lock(KEYS_LOCK)))
-        return [rows.signing_key(row) for row in await self._transaction.rows(all_signing_keys())]
 
     async def add_revocation(self, revocation: Revocation) -> bool:
         return await self._insert_new(tables.revocations, rows.revocation_values(revocation))
@@ -133,6 +137,7 @@ class SqlUnit:
         return await wrapped.replace(self._transaction, old, new)
 
     async def sealed_keys(self) -> list[SealedKey]:
+        await self._lock_keys()
         return await wrapped.sealed_keys(self._transaction)
 
     async def save_sealed_keys(self, keys: list[SealedKey]) -> None:

@@ -15,7 +15,7 @@ from artstore_grpc.archives import ArchiveRefused, Archives
 from artstore_grpc.cli.archive import carried_out
 from artstore_grpc.errors import LeaseLost
 from artstore_grpc.model import Lease
-from tests.archives.stand import Killed, after, archiving, killed, made, silent, verify
+from tests.archives.stand import KEPT, Killed, after, archiving, killed, made, silent, verify
 from tests.auditing import Ledger
 
 
@@ -66,6 +66,29 @@ async def test_killed_before_it_was_recorded(kept: Ledger, tmp_path: Path, monke
     assert len(await kept.rows()) > 60
     await made(kept, 3, path)
     assert path.read_bytes() == written
+
+
+async def test_the_same_command_by_age(kept: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was killed before its file was recorded is ended by itself run again, though another checkpoint is old
+    enough by then; a file that is something else stays one."""
+    path, age = tmp_path / "one", timedelta(hours=1)
+    kept.clock.advance(age)
+    with monkeypatch.context() as patched:
+        patched.setattr(Archives, "_record", killed)
+        with pytest.raises(Killed):
+            await carried_out(archiving(kept), path, None, age, lambda done, total: None)
+    written, last = path.read_bytes(), verify(path).last
+    await kept.grow(3 * KEPT)
+    await kept.notary.run()
+    await kept.grow(KEPT)
+    kept.clock.advance(2 * age)
+    assert (await archiving(kept).older_than(age)).sequence > last[0]
+    archive = await carried_out(archiving(kept), path, None, age, lambda done, total: None)
+    assert ((archive.sequence, archive.hash), path.read_bytes()) == (last, written)
+    assert await kept.is_intact()
+    (tmp_path / "other").write_bytes(b"precious")
+    with pytest.raises(ArchiveRefused, match="something else"):
+        await carried_out(archiving(kept), tmp_path / "other", None, age, lambda done, total: None)
 
 
 async def test_one_at_a_time(kept: Ledger, tmp_path: Path) -> None:

@@ -62,3 +62,18 @@ async def test_a_row_that_is_missing(service: Installation, client: Client) -> N
     with pytest.raises(LedgerBroken) as caught:
         exports.verify(written)
     assert caught.value.sequence == 4
+
+
+@pytest.mark.parametrize("detail", ["x", "[]", "null", '{"number":"many"}', '{"number":1e999}', "{}"])
+async def test_a_record_that_was_altered(service: Installation, client: Client, detail: str) -> None:
+    """So is what a row says of a checkpoint or an archive: a verifier finds it, the export is made."""
+    written = io.BytesIO()
+    with closing(sqlite3.connect(service.settings.data_dir / "identity.db")) as database:
+        for sequence, kind in ((3, "checkpoint.signed"), (5, "ledger.archived")):
+            database.execute("UPDATE ledger SET kind = ?, detail = ? WHERE sequence = ?", (kind, detail, sequence))
+        database.commit()
+    assert await audit.write_export(client, written, lambda done, total: None) >= 6
+    written.seek(0)
+    with pytest.raises(LedgerBroken) as caught:
+        exports.verify(written)
+    assert caught.value.sequence == 3

@@ -11,10 +11,13 @@ from itertools import product
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import update
 
-from artstore_grpc.errors import IdentityError
+from artstore_grpc.errors import FailedPrecondition, IdentityError
 from artstore_grpc.keys import BadToken
 from artstore_grpc.model import KeyState, SigningKey
+from artstore_grpc.store import tables
+from artstore_grpc.vault import Vault, new_root
 from tests.keys.stand import SECOND, Installation, Process, operator
 
 UNKNOWN = "unknown"
@@ -237,3 +240,19 @@ async def test_processes_that_race_rotate_once(count: int, installation: Install
 async def opened(installation: Installation, count: int) -> AsyncIterator[list[Process]]:
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(installation.process()) for _ in range(count)]
+
+
+async def test_a_process_with_the_root_key_of_before(installation: Installation, process: Process) -> None:
+    """One that was forgotten when the root key changed adds no key that nobody else could open."""
+    vault = process.parts.vault
+    for active in await process.stored():
+        text = Vault(new_root()).seal(vault.open(active.sealed, "signing key", active.kid), "signing key", active.kid)
+        async with process.parts.store._database.transaction() as transaction:
+            stored = tables.signing_keys
+            await transaction.execute(update(stored).where(stored.c.kid == active.kid).values(sealed=text))
+    known = {key.kid for key in await process.stored()}
+    for verb in (process.keys.prepare, process.keys.rotate):
+        with pytest.raises(FailedPrecondition) as refused:
+            await verb(operator())
+        assert refused.value.reason == "ROOT_KEY_CHANGED"
+    assert {key.kid for key in await process.stored()} == known

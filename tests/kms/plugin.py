@@ -2,7 +2,7 @@
 
 `python -m tests.kms.plugin SOCKET API KEYS`: API is the API's descriptors, as buf compiles them from api.proto, so that
 nothing here comes from the client under test. KEYS is a JSON file that is read at each call:
-`{"keys": {id: 64 hex digits}, "current": id, "healthz": "ok", "version": "v2"}`.
+`{"keys": {id: 64 hex digits}, "current": id, "healthz": "ok", "version": "v2"}`; "decrypt" is what it fails with.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class Plugin:
         )
 
     def decrypt(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if code := self.known.get("decrypt"):
+            context.abort(grpc.StatusCode[code], "not now")
         if request.key_id not in self.known["keys"]:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"unknown key {request.key_id}")
         try:

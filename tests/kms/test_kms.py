@@ -118,6 +118,19 @@ async def test_a_service_that_is_down_may_come_back(kms: KmsKey, plugin: KmsPlug
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"])
+async def test_no_answer_is_no_refusal(kms: KmsKey, plugin: KmsPlugin, code: str) -> None:
+    """A plugin that doesn't come to decrypt says nothing of the key, whichever it uses by now: it may answer later."""
+    plain = new_root()
+    before = await kms.wrap(plain, CONTEXT)
+    plugin.use("key-2")
+    plugin.say(decrypt=code)
+    with pytest.raises(KeyServiceUnavailable, match=code):
+        await kms.unwrap(before, CONTEXT)
+    plugin.say(decrypt="")
+    assert await kms.unwrap(before, CONTEXT) == plain
+
+
 @pytest.mark.parametrize(
     ("answer", "named"),
     [

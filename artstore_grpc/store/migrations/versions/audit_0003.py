@@ -1,4 +1,5 @@
-"""The ledger by kind, subject and actor: a filter on one of them costs what it finds, however long the ledger is."""
+"""The ledger by kind, subject and actor, checkpoints by their rows: what is asked for costs what it finds, however long
+the ledger is."""
 
 from __future__ import annotations
 
@@ -13,3 +14,4 @@ depends_on = None
 def upgrade() -> None:
     for column in ("kind", "subject", "actor"):
         op.create_index(op.f(f"ix_ledger_{column}_sequence"), "ledger", [column, "sequence"])
+    op.create_index(op.f("ix_checkpoints_sequence_number"), "checkpoints", ["sequence", "number"])
