@@ -21,6 +21,7 @@ from typing import BinaryIO
 from artstore_grpc import exports
 from artstore_grpc.checkpoints import Archive
 from artstore_grpc.errors import LeaseLost
+from artstore_grpc.files import settle
 from artstore_grpc.ledger import Head
 from artstore_grpc.model import Checkpoint, Comparison, Event, EventKind, Lease, LedgerQuery, LedgerRow
 from artstore_grpc.notary import Notary, archive_in
@@ -297,7 +298,7 @@ def publish(part: Path, path: Path, digest: str) -> None:
     except FileExistsError:
         if digest_of(path) != digest:
             raise ArchiveRefused(f"{path} exists and holds something else.") from None
-    exports.settle(path.parent)
+    settle(path.parent)
 
 
 def digest_of(path: Path) -> str:

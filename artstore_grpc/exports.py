@@ -8,11 +8,9 @@ for, and `end` last, so that a file that was cut short says so. Equal contents a
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from joserfc.jwk import OKPKey
@@ -91,15 +89,6 @@ def checkpoint_line(checkpoint: Checkpoint) -> bytes:
 
 def end_line(rows: int, checkpoints: int) -> bytes:
     return line("end", {"rows": rows, "checkpoints": checkpoints})
-
-
-def settle(folder: Path) -> None:
-    """Has the names in a folder on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def line(kind: str, value: Any) -> bytes:

@@ -12,6 +12,7 @@ import re
 import tempfile
 from pathlib import Path
 
+from artstore_grpc.files import settle
 from artstore_grpc.key_encryption import LOCAL, LocalKey, Wrapped, another_key
 from artstore_grpc.vault import WrongKey, new_key
 
@@ -79,7 +80,7 @@ def adopt(path: Path, id: str) -> bool:
         _beside(path, id).replace(path)
     except FileNotFoundError:
         return False
-    _sync(path.parent)
+    settle(path.parent)
     return True
 
 
@@ -102,18 +103,9 @@ def write_new(path: Path, key: str) -> bool:
         return False
     finally:
         Path(temporary).unlink()
-        _sync(path.parent)
+        settle(path.parent)
     return True
 
 
 def _beside(path: Path, id: str) -> Path:
     return path.with_name(f"{path.name}.{id.removeprefix(LOCAL)}")
-
-
-def _sync(folder: Path) -> None:
-    """A new name is on disk only when its folder is (fsync(2))."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

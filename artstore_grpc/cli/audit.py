@@ -25,6 +25,7 @@ from artstore_grpc.cli.exits import Exit, Failure
 from artstore_grpc.cli.ids import IdCommand
 from artstore_grpc.cli.output import echo_json, echo_table, time_text
 from artstore_grpc.cli.session import as_client, json_option
+from artstore_grpc.files import settle
 from artstore_grpc.model import Checkpoint, EventKind, LedgerRow
 
 LISTED = ("SEQUENCE", "TIME", "ACTOR", "KIND", "SUBJECT", "DETAIL")
@@ -171,7 +172,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         Path(part).replace(path)
-        exports.settle(path.parent)
+        settle(path.parent)
     finally:
         Path(part).unlink(missing_ok=True)
 

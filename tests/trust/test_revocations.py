@@ -31,8 +31,8 @@ from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import Vault, new_root
 from tests.api.doors import lone_gateway
 from tests.installation import Account, Installation, refusal
+from tests.trust.stand import settled, watches_of
 from tests.trust.test_view import resident_bytes
-from tests.trust.test_watch import settled, watches_of
 
 URL = "/.well-known/revocations"
 

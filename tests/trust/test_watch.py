@@ -2,91 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import gc
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from artstore.identity import Client, TrustFeed
 from artstore.identity.v1 import key_service_pb2 as keys_pb
 from artstore.identity.v1 import key_service_pb2_grpc
 from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as pb
 from joserfc.jws import extract_compact
 
-from artstore_grpc.errors import StoreUnavailable
-from artstore_grpc.watches import Watches
 from tests.installation import Account, Installation, refusal
-
-SECONDS = 10.0
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Installation]:
-    """One that has made its second key, so that nothing happens but what a test does."""
-    with Installation(tmp_path, max_streams=8) as installation:
-        settled(installation)
-        yield installation
-
-
-def settled(installation: Installation) -> None:
-    """Waits until the second key is there."""
-    deadline = time.monotonic() + SECONDS
-    while len(installation.tokens.GetJsonWebKeySet(pb.GetJsonWebKeySetRequest()).keys) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-class Watch:
-    """An open stream, read message by message."""
-
-    def __init__(self, service: Installation, token: str, after_sequence: int = 0, after_hash: bytes = b"") -> None:
-        request = pb.WatchTrustRequest(after_sequence=after_sequence, after_hash=after_hash)
-        metadata = (("authorization", f"Bearer {token}"),)
-        self.stream: Any = service.tokens.WatchTrust(request, metadata=metadata, timeout=SECONDS)
-
-    def next(self) -> pb.WatchTrustResponse:
-        message: pb.WatchTrustResponse = next(self.stream)
-        return message
-
-    def until(self, kind: str) -> pb.WatchTrustResponse:
-        """The next message of a kind; what comes before is heartbeats."""
-        while (message := self.next()).WhichOneof("content") != kind:
-            assert message.WhichOneof("content") in ("heartbeat", "snapshot")
-        return message
-
-    def rest(self) -> list[pb.WatchTrustResponse]:
-        return list(self.stream)
-
-    def close(self) -> None:
-        self.stream.cancel()
-
-
-@pytest.fixture
-def user(service: Installation) -> Account:
-    return service.account("user")
-
-
-def token_of(service: Installation, account: Account) -> str:
-    return service.token(account.client_id, account.secret)
-
-
-def revoke(service: Installation, account: Account, token: str) -> None:
-    service.tokens.RevokeToken(
-        pb.RevokeTokenRequest(token=token, client_id=account.client_id, client_secret=account.secret)
-    )
-
-
-def claims_of(token: str) -> dict[str, Any]:
-    claims: dict[str, Any] = json.loads(extract_compact(token.encode()).payload)
-    return claims
+from tests.trust.stand import (
+    SECONDS,
+    Watch,
+    claims_of,
+    forget_snapshot,
+    revoke,
+    slow_reader,
+    token_of,
+    watches_of,
+)
 
 
 def test_a_snapshot_then_changes_then_heartbeats(service: Installation, user: Account) -> None:
@@ -241,31 +182,6 @@ def test_a_stream_is_one_log_line(service: Installation, user: Account) -> None:
     assert [(line["code"], line["client_id"]) for line in lines] == [("OK", user.client_id)]
 
 
-async def read(client: Client, messages: int) -> list[pb.WatchTrustResponse]:
-    found = []
-    async with contextlib.aclosing(client.watch_trust()) as stream:
-        async for message in stream:
-            found.append(message)
-            if len(found) == messages:
-                break
-    return found
-
-
-def slow_reader(service: Installation, token: str) -> tuple[grpc.Channel, Any]:
-    """A stream whose snapshot is long, and that takes in a window of 64 KiB, and no more, without being read."""
-    trust = watches_of(service).trust
-
-    async def fill() -> None:
-        trust._revoked.update({f"{number:032x}": (2_000_000_000, "a") for number in range(100_000)})
-        trust._snapshot = None
-
-    service.run(fill())
-    options = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65535))
-    channel = grpc.insecure_channel(str(service.started.grpc_address), options=options)
-    call: Any = channel.unary_stream("/artstore.identity.v1.TokenService/WatchTrust")
-    return channel, call(b"", metadata=(("authorization", f"Bearer {token}"),), timeout=30)
-
-
 def test_a_slow_reader_costs_one_message(service: Installation, user: Account) -> None:
     """While a reader takes nothing the others are told of everything in time; it keeps no snapshot alive, counts as a
     stream until it goes, and is told to start over when it reads on."""
@@ -290,84 +206,6 @@ def test_a_slow_reader_costs_one_message(service: Installation, user: Account) -
     assert refusal(lambda: list(stalled)) == (grpc.StatusCode.OUT_OF_RANGE, "FELL_BEHIND")
     quick.close()
     channel.close()
-
-
-async def forget_snapshot(trust: Any) -> None:
-    trust._snapshot = None
-
-
-def watches_of(service: Installation) -> Any:
-    """The streams of this installation: found by its database, since no door leads to them."""
-    found = [each for each in gc.get_objects() if type(each) is Watches]
-    database = str(service.settings.data_dir / "identity.db")
-    return next(each for each in found if each._replica._store._database._engine.url.database == database)
-
-
-@contextlib.asynccontextmanager
-async def followed(service: Installation, account: Account) -> AsyncIterator[TrustFeed]:
-    async with (
-        Client(str(service.started.grpc_address), client_id=account.client_id, client_secret=account.secret) as client,
-        TrustFeed(client) as feed,
-    ):
-        await asyncio.wait_for(feed.ready(), SECONDS)
-        yield feed
-
-
-async def test_a_feed_refuses_what_is_refused(service: Installation, user: Account) -> None:
-    """The client's feed refuses a token once it is revoked, and those of a suspended account; others it doesn't."""
-    async with followed(service, service.account("user")) as feed:
-        good, dead = token_of(service, user), token_of(service, user)
-        assert not feed.refuses(claims_of(good))
-        await turned(lambda: not feed.stale)
-        revoke(service, user, dead)
-        await turned(lambda: feed.refuses(claims_of(dead)))
-        assert not feed.refuses(claims_of(good))
-        request = accounts_pb.SuspendServiceAccountRequest(id=user.id)
-        service.accounts.SuspendServiceAccount(request, metadata=service.bearer())
-        await turned(lambda: feed.refuses(claims_of(good)))
-
-
-async def turned(condition: Any, seconds: float = SECONDS) -> float:
-    """Waits until a condition holds, and says how long that took."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < seconds
-        await asyncio.sleep(0.001)
-    return time.monotonic() - started
-
-
-async def test_a_feed_survives_its_token(service: Installation, user: Account) -> None:
-    """When its token ends the feed comes back with a new one, from where it was."""
-    async with followed(service, user) as feed:
-        await turned(lambda: feed.state.sequence > 0)
-        service.clock.advance(timedelta(minutes=31))
-        await turned(lambda: feed.reconnects > 0)
-        token = token_of(service, user)
-        revoke(service, user, token)
-        await turned(lambda: feed.refuses(claims_of(token)))
-        assert feed.last_error is not None
-        assert feed.last_error.reason == "TOKEN_ENDED"
-
-
-async def down() -> Any:
-    raise StoreUnavailable("down")
-
-
-async def test_a_database_that_is_away_is_no_heartbeat(
-    service: Installation, user: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A server that can't read the ledger says nothing, so that its followers know that they are stale; one that begins
-    then is told what is known, and not that nothing is missing."""
-    async with followed(service, user) as feed:
-        await turned(lambda: not feed.stale)
-        with monkeypatch.context() as patched:
-            patched.setattr(watches_of(service)._replica._store, "head", down)
-            await turned(lambda: feed.stale)
-            async with followed(service, user) as late:
-                assert late.state.keys
-                await asyncio.sleep(1.2)
-                assert late.staleness == timedelta.max
-        await turned(lambda: not feed.stale)
 
 
 def test_what_can_not_be_read_is_an_outage(service: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,22 +251,3 @@ def test_a_key_that_is_revoked_under_a_slow_reader(service: Installation, user: 
     keys.RevokeSigningKey(keys_pb.RevokeSigningKeyRequest(kid=kid), metadata=service.bearer())
     assert refusal(lambda: list(stalled)) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_ENDED")
     channel.close()
-
-
-async def test_a_feed_waits_as_it_is_told(service: Installation, user: Account) -> None:
-    """Where there are too many streams it comes back when the service says, not at once."""
-    token = token_of(service, user)
-    taken = [Watch(service, token) for _ in range(2)]
-    for watch in taken:
-        watch.next()
-    async with (
-        Client(str(service.started.grpc_address), client_id=user.client_id, client_secret=user.secret) as client,
-        TrustFeed(client) as feed,
-    ):
-        await turned(lambda: feed.last_error is not None)
-        assert (feed.last_error.reason, feed.reconnects) == ("TOO_MANY_STREAMS", 1)  # type: ignore[union-attr]
-        await asyncio.sleep(0.8)
-        assert feed.reconnects == 1
-        for watch in taken:
-            watch.close()
-        await asyncio.wait_for(feed.ready(), SECONDS)
