@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import click
-from artstore.identity import Client, Role, ServiceAccount
+from artstore.identity import AdminClient, Role, ServiceAccount
 
 from artstore_grpc import model
 from artstore_grpc.cli.output import (
@@ -98,7 +98,7 @@ def field_value(option: str, value: Any) -> Any:
 @click.option("--request-id", default="", help="A random UUID that makes it safe to run this again (AIP-155).")
 @json_option
 @as_client
-async def create(client: Client, request_id: str, without_secret: bool, as_json: bool, **options: Any) -> None:
+async def create(client: AdminClient, request_id: str, without_secret: bool, as_json: bool, **options: Any) -> None:
     """Create an account, and show its secret this once."""
     account, _ = account_of(options)
     made = await client.create_service_account(account, request_id=request_id, without_secret=without_secret)
@@ -114,7 +114,7 @@ async def create(client: Client, request_id: str, without_secret: bool, as_json:
 @id_argument
 @json_option
 @as_client
-async def get(client: Client, id: str, as_json: bool) -> None:
+async def get(client: AdminClient, id: str, as_json: bool) -> None:
     """Show an account, a deleted one too."""
     show(await client.get_service_account(id), as_json=as_json)
 
@@ -134,7 +134,7 @@ def show(account: ServiceAccount, *, as_json: bool) -> None:
 @json_option
 @as_client
 async def list_(
-    client: Client, filter: str, show_deleted: bool, page_size: int, limit: int | None, as_json: bool
+    client: AdminClient, filter: str, show_deleted: bool, page_size: int, limit: int | None, as_json: bool
 ) -> None:
     """List accounts, in the order they were created; --json prints an array, as the pages arrive."""
     page_size = min(page_size, limit or page_size)
@@ -181,7 +181,7 @@ def listed(account: ServiceAccount) -> tuple[str, ...]:
 @etag_option
 @json_option
 @as_client
-async def update(client: Client, id: str, etag: str, as_json: bool, **options: Any) -> None:
+async def update(client: AdminClient, id: str, etag: str, as_json: bool, **options: Any) -> None:
     """Change what the options name, and nothing else."""
     account, mask = account_of(options)
     if not mask:
@@ -195,7 +195,7 @@ async def update(client: Client, id: str, etag: str, as_json: bool, **options: A
 @etag_option
 @json_option
 @as_client
-async def suspend(client: Client, id: str, etag: str, as_json: bool) -> None:
+async def suspend(client: AdminClient, id: str, etag: str, as_json: bool) -> None:
     """Refuse an account everywhere, until it is activated."""
     show(await client.suspend_service_account(id, etag=etag), as_json=as_json)
 
@@ -205,7 +205,7 @@ async def suspend(client: Client, id: str, etag: str, as_json: bool) -> None:
 @etag_option
 @json_option
 @as_client
-async def activate(client: Client, id: str, etag: str, as_json: bool) -> None:
+async def activate(client: AdminClient, id: str, etag: str, as_json: bool) -> None:
     """Activate a suspended account."""
     show(await client.activate_service_account(id, etag=etag), as_json=as_json)
 
@@ -215,7 +215,7 @@ async def activate(client: Client, id: str, etag: str, as_json: bool) -> None:
 @etag_option
 @json_option
 @as_client
-async def delete(client: Client, id: str, etag: str, as_json: bool) -> None:
+async def delete(client: AdminClient, id: str, etag: str, as_json: bool) -> None:
     """Delete an account; for 30 days it can be undeleted."""
     show(await client.delete_service_account(id, etag=etag), as_json=as_json)
 
@@ -225,6 +225,6 @@ async def delete(client: Client, id: str, etag: str, as_json: bool) -> None:
 @etag_option
 @json_option
 @as_client
-async def undelete(client: Client, id: str, etag: str, as_json: bool) -> None:
+async def undelete(client: AdminClient, id: str, etag: str, as_json: bool) -> None:
     """Restore a deleted account."""
     show(await client.undelete_service_account(id, etag=etag), as_json=as_json)

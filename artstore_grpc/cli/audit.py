@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import click
-from artstore.identity import Client, RateLimited
+from artstore.identity import AdminClient, RateLimited
 from artstore.identity.v1 import audit_service_pb2 as pb
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -65,7 +65,7 @@ async def patiently(call: Callable[[], Awaitable[Answer]]) -> Answer:
 @click.option("--limit", type=click.IntRange(1), help="At most so many.  [default: all]")
 @json_option
 @as_client
-async def list_(client: Client, filter: str, limit: int | None, as_json: bool) -> None:
+async def list_(client: AdminClient, filter: str, limit: int | None, as_json: bool) -> None:
     """List the rows of the ledger in their order; --json prints an object a line, as the pages arrive."""
     found = events(client, filter, limit)
     if not as_json:
@@ -75,7 +75,7 @@ async def list_(client: Client, filter: str, limit: int | None, as_json: bool) -
         click.echo(exports.row_line(row_of(event)), nl=False)
 
 
-async def events(client: Client, filter: str, limit: int | None = None) -> AsyncIterator[pb.AuditEvent]:
+async def events(client: AdminClient, filter: str, limit: int | None = None) -> AsyncIterator[pb.AuditEvent]:
     """Rows, page by page."""
     request = pb.ListAuditEventsRequest(filter=filter, page_size=min(limit or PAGE, PAGE))
     count = 0
@@ -99,7 +99,7 @@ def listed(event: pb.AuditEvent) -> tuple[str, ...]:
 @click.argument("denial_id")
 @json_option
 @as_client
-async def explain(client: Client, denial_id: str, as_json: bool) -> None:
+async def explain(client: AdminClient, denial_id: str, as_json: bool) -> None:
     """Say why a caller was truly denied; DENIAL_ID came with its refusal."""
     cause = await client.explain_denial(denial_id)
     if as_json:
@@ -111,14 +111,14 @@ async def explain(client: Client, denial_id: str, as_json: bool) -> None:
 @audit.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @as_client
-async def export(client: Client, file: Path) -> None:
+async def export(client: AdminClient, file: Path) -> None:
     """Write the whole ledger to FILE, with its checkpoints and its public keys; `audit verify FILE` needs no more."""
     with replaced(file) as stream, bar("exporting") as moved:
         rows = await write_export(client, stream, moved)
     click.echo(f"{rows:,} rows are in {file}.")
 
 
-async def write_export(client: Client, stream: BinaryIO, moved: Moved) -> int:
+async def write_export(client: AdminClient, stream: BinaryIO, moved: Moved) -> int:
     """Writes the ledger as it is when this begins; how many rows those are."""
     signed, keys = await checkpoints(client)
     stream.write(exports.format_line())
@@ -140,14 +140,14 @@ async def write_export(client: Client, stream: BinaryIO, moved: Moved) -> int:
     return writer.rows
 
 
-async def overtaken(client: Client, sequence: int) -> bool:
+async def overtaken(client: AdminClient, sequence: int) -> bool:
     """Whether an archive has taken what follows a row since that was read; any other gap is for a verifier to find."""
     async for first in events(client, "", limit=1):
         return first.sequence > sequence
     return False
 
 
-async def checkpoints(client: Client) -> tuple[list[Checkpoint], list[dict[str, str]]]:
+async def checkpoints(client: AdminClient) -> tuple[list[Checkpoint], list[dict[str, str]]]:
     """Every checkpoint, and the public keys that signed them."""
     found: list[Checkpoint] = []
     token = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from artstore.identity import Client
+from artstore.identity import AdminClient
 from artstore.identity.v1.key_service_pb2 import SigningKey
 from artstore.identity.v1.token_service_pb2 import KeyState
 
@@ -55,7 +55,7 @@ def show(key: SigningKey, *, as_json: bool) -> None:
 @keys.command("list")
 @json_option
 @as_client
-async def list_(client: Client, as_json: bool) -> None:
+async def list_(client: AdminClient, as_json: bool) -> None:
     """List the keys that are not gone, the oldest first."""
     found = await client.list_signing_keys()
     if as_json:
@@ -79,7 +79,7 @@ def listed(key: SigningKey) -> tuple[str, ...]:
 @keys.command()
 @json_option
 @as_client
-async def prepare(client: Client, as_json: bool) -> None:
+async def prepare(client: AdminClient, as_json: bool) -> None:
     """Publish a key that can sign next; where one is prepared, show it."""
     show(await client.prepare_signing_key(), as_json=as_json)
 
@@ -88,7 +88,7 @@ async def prepare(client: Client, as_json: bool) -> None:
 @kid_argument
 @json_option
 @as_client
-async def activate(client: Client, kid: str, as_json: bool) -> None:
+async def activate(client: AdminClient, kid: str, as_json: bool) -> None:
     """Have a prepared key sign from now on; refused while a verifier could still not have seen it."""
     show(await client.activate_signing_key(kid), as_json=as_json)
 
@@ -97,7 +97,7 @@ async def activate(client: Client, kid: str, as_json: bool) -> None:
 @kid_argument
 @json_option
 @as_client
-async def retire(client: Client, kid: str, as_json: bool) -> None:
+async def retire(client: AdminClient, kid: str, as_json: bool) -> None:
     """Give up a prepared key."""
     show(await client.retire_signing_key(kid), as_json=as_json)
 
@@ -107,7 +107,7 @@ async def retire(client: Client, kid: str, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @json_option
 @as_client
-async def revoke(client: Client, kid: str, yes: bool, as_json: bool) -> None:
+async def revoke(client: AdminClient, kid: str, yes: bool, as_json: bool) -> None:
     """The emergency: end a key at once, and every token that it signed."""
     if not yes:
         click.confirm("Every token that this key signed will be refused. Revoke it?", abort=True, err=True)
@@ -122,6 +122,6 @@ async def revoke(client: Client, kid: str, yes: bool, as_json: bool) -> None:
 @keys.command()
 @json_option
 @as_client
-async def rotate(client: Client, as_json: bool) -> None:
+async def rotate(client: AdminClient, as_json: bool) -> None:
     """Have the next key sign as soon as every verifier knows it, and show which it is and when."""
     show(await client.rotate_signing_key(), as_json=as_json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import click
-from artstore.identity import Client
+from artstore.identity import AdminClient
 from artstore.identity.v1.service_account_service_pb2 import RotateSecretResponse
 
 from artstore_grpc.cli.accounts import accounts, etag_option, id_argument, show
@@ -28,7 +28,7 @@ from artstore_grpc.cli.session import as_client, json_option
 @json_option
 @as_client
 async def rotate_secret(
-    client: Client,
+    client: AdminClient,
     id: str,
     overlap: timedelta | None,
     revoke_tokens: bool,
@@ -63,6 +63,6 @@ def rotated_json(rotated: RotateSecretResponse) -> dict[str, object]:
 @etag_option
 @json_option
 @as_client
-async def revoke_secret(client: Client, id: str, secret_id: str, etag: str, as_json: bool) -> None:
+async def revoke_secret(client: AdminClient, id: str, secret_id: str, etag: str, as_json: bool) -> None:
     """End a secret now; SECRET_ID as `accounts get` shows it."""
     show(await client.revoke_secret(id, secret_id, etag=etag), as_json=as_json)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import click
-from artstore.identity import Client
+from artstore.identity import AdminClient
 
 from artstore_grpc.cli import environment
 from artstore_grpc.cli.durations import DurationType
@@ -79,10 +79,10 @@ async def _with_client(
         await work(client, **options)
 
 
-def opened(target: str, account: environment.Credentials, timeout: timedelta) -> Client:
+def opened(target: str, account: environment.Credentials, timeout: timedelta) -> AdminClient:
     """A client as this account. Raises InvalidSettings for a private key that can't be read."""
     try:
-        return Client(
+        return AdminClient(
             target,
             client_id=account.client_id,
             client_secret=account.client_secret,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from artstore.identity import Client
+from artstore.identity import AdminClient
 
 from artstore_grpc import exports
 from artstore_grpc.cli.audit import audit, bar, patiently
@@ -116,7 +116,7 @@ def archived_head() -> Failure:
 
 @click.command()
 @as_client
-async def verify_service(client: Client, head: Head | None, as_json: bool) -> None:
+async def verify_service(client: AdminClient, head: Head | None, as_json: bool) -> None:
     """The ledger of the service, stretch by stretch."""
     rows = signed = 0
     after: Head = (0, b"")

@@ -11,7 +11,7 @@ import jwt
 import pytest
 import pytest_asyncio
 from artstore.identity import (
-    Client,
+    AdminClient,
     InvalidClient,
     InvalidRequest,
     InvalidScope,
@@ -25,22 +25,22 @@ from artstore.identity import (
 from google.protobuf.json_format import MessageToDict
 
 
-def client_of(administrator: dict[str, str], **account: str) -> Client:
+def client_of(administrator: dict[str, str], **account: str) -> AdminClient:
     options: dict[str, Any] = {
         "client_id": administrator["ARTSTORE_CLIENT_ID"],
         "client_secret": administrator["ARTSTORE_CLIENT_SECRET"],
     }
-    return Client(administrator["ARTSTORE_TARGET"], **(options | account))
+    return AdminClient(administrator["ARTSTORE_TARGET"], **(options | account))
 
 
 @pytest_asyncio.fixture
-async def client(administrator: dict[str, str]) -> AsyncIterator[Client]:
+async def client(administrator: dict[str, str]) -> AsyncIterator[AdminClient]:
     """A client that is the first administrator."""
     async with client_of(administrator) as opened:
         yield opened
 
 
-async def test_a_token_is_verified_by_others(client: Client) -> None:
+async def test_a_token_is_verified_by_others(client: AdminClient) -> None:
     """PyJWT verifies a token with what the client says of keys and issuer."""
     token = (await client.issue_token(scope="storage.read")).access_token
     keys = jwt.PyJWKSet.from_dict(MessageToDict(await client.json_web_key_set()))
@@ -50,7 +50,7 @@ async def test_a_token_is_verified_by_others(client: Client) -> None:
     assert claims["scope"] == "storage.read"
 
 
-async def test_introspect_and_revoke(client: Client) -> None:
+async def test_introspect_and_revoke(client: AdminClient) -> None:
     """A token is active until it is revoked; revoking it again, or nonsense, is a success."""
     token = (await client.issue_token()).access_token
     assert (await client.introspect(token)).client_id == client.client_id
@@ -60,7 +60,7 @@ async def test_introspect_and_revoke(client: Client) -> None:
     assert not (await client.introspect("nonsense")).active
 
 
-async def test_errors_are_classes(client: Client, administrator: dict[str, str]) -> None:
+async def test_errors_are_classes(client: AdminClient, administrator: dict[str, str]) -> None:
     """Each refusal is the class that its caller acts on."""
     with pytest.raises(InvalidScope):
         await client.issue_token(scope="storage.everything")
@@ -77,7 +77,7 @@ async def test_errors_are_classes(client: Client, administrator: dict[str, str])
     assert denied.value.denial_id
 
 
-async def test_life_of_an_account(client: Client, administrator: dict[str, str]) -> None:
+async def test_life_of_an_account(client: AdminClient, administrator: dict[str, str]) -> None:
     """An account is created, is not allowed to manage others, and is gone from the list once deleted."""
     name = f"life-{uuid4().hex[:8]}"
     made = await client.create_service_account(ServiceAccount(name=name, role=Role.ROLE_USER))

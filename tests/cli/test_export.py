@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from artstore.identity import Client
+from artstore.identity import AdminClient
 
 from artstore_grpc import exports
 from artstore_grpc.cli import audit
@@ -29,9 +29,9 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 @pytest_asyncio.fixture
-async def client(service: Installation) -> AsyncIterator[Client]:
+async def client(service: Installation) -> AsyncIterator[AdminClient]:
     who, target = service.administrator, str(service.started.grpc_address)
-    async with Client(target, client_id=who.client_id, client_secret=who.client_secret) as opened:
+    async with AdminClient(target, client_id=who.client_id, client_secret=who.client_secret) as opened:
         yield opened
 
 
@@ -47,14 +47,14 @@ def once(service: Installation, condition: str) -> Callable[[int, int], None]:
     return moved
 
 
-async def test_an_archive_meanwhile(service: Installation, client: Client) -> None:
+async def test_an_archive_meanwhile(service: Installation, client: AdminClient) -> None:
     """Rows that an archive takes between two pages: the export ends, and says so, rather than leave a gap."""
     with pytest.raises(Failure, match="run it again") as caught:
         await audit.write_export(client, io.BytesIO(), once(service, "sequence <= 5"))
     assert (caught.value.exit, caught.value.reason) == (Exit.CONFLICT, "ARCHIVED_MEANWHILE")
 
 
-async def test_a_row_that_is_missing(service: Installation, client: Client) -> None:
+async def test_a_row_that_is_missing(service: Installation, client: AdminClient) -> None:
     """A gap of any other kind is evidence: it is written as it is, and a verifier finds it."""
     written = io.BytesIO()
     await audit.write_export(client, written, once(service, "sequence = 4"))
@@ -65,7 +65,7 @@ async def test_a_row_that_is_missing(service: Installation, client: Client) -> N
 
 
 @pytest.mark.parametrize("detail", ["x", "[]", "null", '{"number":"many"}', '{"number":1e999}', "{}"])
-async def test_a_record_that_was_altered(service: Installation, client: Client, detail: str) -> None:
+async def test_a_record_that_was_altered(service: Installation, client: AdminClient, detail: str) -> None:
     """So is what a row says of a checkpoint or an archive: a verifier finds it, the export is made."""
     written = io.BytesIO()
     with closing(sqlite3.connect(service.settings.data_dir / "identity.db")) as database:

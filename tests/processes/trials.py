@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import orjson
-from artstore.identity import Client, IdentityError, Role, ServiceAccount, TrustFeed
+from artstore.identity import AdminClient, Client, IdentityError, Role, ServiceAccount, TrustFeed
 from joserfc.jws import extract_compact
 
 from tests.processes.service import Installation, Service
@@ -49,14 +49,14 @@ async def seen(holds: Callable[[], Awaitable[bool]]) -> float:
 
 
 @contextlib.asynccontextmanager
-async def clients(services: list[Service], client_id: str, secret: str) -> AsyncIterator[list[Client]]:
+async def clients(services: list[Service], client_id: str, secret: str) -> AsyncIterator[list[AdminClient]]:
     """A client of each process, as one account."""
     async with AsyncExitStack() as stack:
-        made = [Client(service.grpc_address, client_id=client_id, client_secret=secret) for service in services]
+        made = [AdminClient(service.grpc_address, client_id=client_id, client_secret=secret) for service in services]
         yield [await stack.enter_async_context(each) for each in made]
 
 
-async def account(admin: Client, name: str, **fields: Any) -> Any:
+async def account(admin: AdminClient, name: str, **fields: Any) -> Any:
     return await admin.create_service_account(ServiceAccount(name=name, role=Role.ROLE_USER, rate_limit=RATE, **fields))
 
 
@@ -74,9 +74,9 @@ def kid_of(token: str) -> str:
 class Trial:
     """The clients of every process: an administrator, a resource server, and the account that things happen to."""
 
-    admins: list[Client]
-    watchers: list[Client]
-    victims: list[Client]
+    admins: list[AdminClient]
+    watchers: list[AdminClient]
+    victims: list[AdminClient]
 
     async def revoke(self, at: int) -> float:
         token = await self.good_token(at)
@@ -163,7 +163,9 @@ class Followed:
     async def revocations(self, at: int, count: int) -> list[float]:
         """Revokes at a process again and again, and times how long until the feed refuses."""
         found: list[float] = []
-        async with Client(self.services[at].grpc_address, client_id=self.client_id, client_secret=self.secret) as owner:
+        async with AdminClient(
+            self.services[at].grpc_address, client_id=self.client_id, client_secret=self.secret
+        ) as owner:
             for _ in range(count):
                 token = (await owner.issue_token()).access_token
                 claims = claims_of(token)

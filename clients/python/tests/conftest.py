@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
-from artstore.identity import Client
+from artstore.identity import AdminClient
 
 sys.path.insert(0, str(Path(__file__).parent))  # the tests are run from the repository's root and from here
 
@@ -21,6 +21,6 @@ async def server() -> AsyncIterator[Canned]:
 
 
 @pytest_asyncio.fixture
-async def client(server: Canned) -> AsyncIterator[Client]:
-    async with Client(server.target, client_id="sa_dev_test_00000000", client_secret="the-secret") as opened:
+async def client(server: Canned) -> AsyncIterator[AdminClient]:
+    async with AdminClient(server.target, client_id="sa_dev_test_00000000", client_secret="the-secret") as opened:
         yield opened

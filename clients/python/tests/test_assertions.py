@@ -9,7 +9,7 @@ from typing import Any
 
 import jwt as pyjwt
 import pytest
-from artstore.identity import Client, client_assertion
+from artstore.identity import AdminClient, client_assertion
 from artstore.identity.assertions import ASSERTION_TYPE, private_key
 from artstore.identity.v1 import token_service_pb2 as tokens
 from canned import Canned
@@ -80,20 +80,20 @@ def test_its_own_kid_and_lifetime() -> None:
 def test_keys_that_cannot_sign(given: Any) -> None:
     """Nothing, noise, a public key, a shared one, another curve: refused when the client is made, and not repeated."""
     with pytest.raises(ValueError, match="key") as caught:
-        Client("127.0.0.1:1", client_id=ME, private_key=given)
+        AdminClient("127.0.0.1:1", client_id=ME, private_key=given)
     assert not given or str(given) not in str(caught.value)
 
 
 def test_a_secret_beside_a_key() -> None:
     """One of the two."""
     with pytest.raises(ValueError, match="not both"):
-        Client("127.0.0.1:1", client_id=ME, client_secret="x", private_key=PAIRS["ES256"].as_dict(private=True))
+        AdminClient("127.0.0.1:1", client_id=ME, client_secret="x", private_key=PAIRS["ES256"].as_dict(private=True))
 
 
 async def test_every_call_has_its_own(server: Canned) -> None:
     """Each call that authenticates sends a fresh assertion for the issuer that the server names, and no secret."""
     server.answers["GetServerMetadata"] = lambda _: tokens.GetServerMetadataResponse(issuer=ISSUER)
-    async with Client(server.target, client_id=ME, private_key=PAIRS["EdDSA"].as_dict(private=True)) as client:
+    async with AdminClient(server.target, client_id=ME, private_key=PAIRS["EdDSA"].as_dict(private=True)) as client:
         await client.issue_token()
         await client.introspect("token")
         await client.revoke("token")
@@ -107,7 +107,7 @@ async def test_every_call_has_its_own(server: Canned) -> None:
 async def test_an_issuer_that_was_given(server: Canned) -> None:
     """Nobody is asked, so that a false service can't have an assertion for another made."""
     key = PAIRS["ES256"].as_dict(private=True)
-    async with Client(server.target, client_id=ME, private_key=key, issuer="https://known.example") as client:
+    async with AdminClient(server.target, client_id=ME, private_key=key, issuer="https://known.example") as client:
         await client.issue_token()
     assert verified(server.named("IssueToken")[0][0].client_assertion, "ES256", "https://known.example")
     assert not server.named("GetServerMetadata")
@@ -117,7 +117,7 @@ async def test_its_own_secret_by_its_key(server: Canned) -> None:
     """A client with a key rotates its own secret by an assertion, and another account's by a token."""
     server.answers["GetServerMetadata"] = lambda _: tokens.GetServerMetadataResponse(issuer=ISSUER)
     key = PAIRS["ES256"].as_dict(private=True)
-    async with Client(server.target, client_id=ME, private_key=key) as client:
+    async with AdminClient(server.target, client_id=ME, private_key=key) as client:
         await client.rotate_secret(ME)
         await client.rotate_secret("another")
     (mine, metadata), (other, others) = server.named("RotateSecret")

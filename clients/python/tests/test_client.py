@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 
 import grpc
 import pytest
-from artstore.identity import Client, InvalidToken, PermissionDenied, Role, ServiceAccount, get_token
+from artstore.identity import AdminClient, InvalidToken, PermissionDenied, Role, ServiceAccount, get_token
 from artstore.identity.connection import CHANNEL_OPTIONS, basic_authorization
 from artstore.identity.errors import DOMAIN
 from artstore.identity.v1 import service_account_service_pb2 as accounts
@@ -28,7 +28,7 @@ SHORT = {
     "GetJsonWebKeySet": "json_web_key_set",
     "GetServerMetadata": "server_metadata",
 }
-"""Client methods that are not simply the RPC's name in snake_case."""
+"""AdminClient methods that are not simply the RPC's name in snake_case."""
 
 FROM_THE_CLIENT = {
     "grant_type",
@@ -43,7 +43,7 @@ FROM_THE_CLIENT = {
 
 def client_method(rpc: str) -> Callable[..., Any]:
     snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in rpc).lstrip("_")
-    method: Callable[..., Any] = getattr(Client, SHORT.get(rpc, snake))
+    method: Callable[..., Any] = getattr(AdminClient, SHORT.get(rpc, snake))
     return method
 
 
@@ -71,7 +71,7 @@ def bearers(server: Canned, method: str) -> list[str]:
     return [metadata["authorization"] for _, metadata in server.named(method)]
 
 
-async def test_issue_token(server: Canned, client: Client) -> None:
+async def test_issue_token(server: Canned, client: AdminClient) -> None:
     """A token is asked for with the account's credentials, the scope and every audience."""
     await client.issue_token(scope="storage.read storage.write", audience=["artstore", "other"])
     ((request, metadata),) = server.named("IssueToken")
@@ -85,7 +85,7 @@ async def test_issue_token(server: Canned, client: Client) -> None:
     assert "authorization" not in metadata
 
 
-async def test_introspect_and_revoke_authenticate(server: Canned, client: Client) -> None:
+async def test_introspect_and_revoke_authenticate(server: Canned, client: AdminClient) -> None:
     """Both send the token with the credentials of the account that asks."""
     await client.introspect("a-token")
     await client.revoke("a-token", token_type_hint="access_token")
@@ -98,7 +98,7 @@ async def test_introspect_and_revoke_authenticate(server: Canned, client: Client
         )
 
 
-async def test_admin_token_is_got_once_for_the_issuer(server: Canned, client: Client) -> None:
+async def test_admin_token_is_got_once_for_the_issuer(server: Canned, client: AdminClient) -> None:
     """Account methods share one token, whose sole audience is the issuer that the server's metadata names."""
     with_admin_tokens(server)
     await client.get_service_account("a")
@@ -109,7 +109,7 @@ async def test_admin_token_is_got_once_for_the_issuer(server: Canned, client: Cl
     assert bearers(server, "GetServiceAccount") == ["Bearer token-1"] * 2
 
 
-async def test_admin_token_is_renewed_before_it_expires(server: Canned, client: Client) -> None:
+async def test_admin_token_is_renewed_before_it_expires(server: Canned, client: AdminClient) -> None:
     """A token whose life is over is not sent again."""
     with_admin_tokens(server, expires_in=0)
     await client.get_service_account("a")
@@ -117,7 +117,7 @@ async def test_admin_token_is_renewed_before_it_expires(server: Canned, client: 
     assert bearers(server, "GetServiceAccount") == ["Bearer token-1", "Bearer token-2"]
 
 
-async def test_refused_admin_token_is_replaced_once(server: Canned, client: Client) -> None:
+async def test_refused_admin_token_is_replaced_once(server: Canned, client: AdminClient) -> None:
     """A kept token that the service refuses (revoked, another key) is replaced, and the call made again."""
     with_admin_tokens(server)
     await client.get_service_account("a")
@@ -132,7 +132,7 @@ async def test_refused_admin_token_is_replaced_once(server: Canned, client: Clie
     assert bearers(server, "GetServiceAccount") == ["Bearer token-1", "Bearer token-1", "Bearer token-2"]
 
 
-async def test_a_fresh_token_that_is_refused_is_an_error(server: Canned, client: Client) -> None:
+async def test_a_fresh_token_that_is_refused_is_an_error(server: Canned, client: AdminClient) -> None:
     """A service that refuses what it just issued is not asked for ever."""
     with_admin_tokens(server)
 
@@ -145,7 +145,7 @@ async def test_a_fresh_token_that_is_refused_is_an_error(server: Canned, client:
     assert len(server.named("GetServiceAccount")) == 1
 
 
-async def test_an_account_without_the_issuer_audience_is_denied(server: Canned, client: Client) -> None:
+async def test_an_account_without_the_issuer_audience_is_denied(server: Canned, client: AdminClient) -> None:
     """Where the account may not ask for the issuer's audience, the caller learns that it may not manage accounts."""
     with_admin_tokens(server)
 
@@ -157,7 +157,7 @@ async def test_an_account_without_the_issuer_audience_is_denied(server: Canned, 
         await client.get_service_account("a")
 
 
-async def test_list_follows_every_page(server: Canned, client: Client) -> None:
+async def test_list_follows_every_page(server: Canned, client: AdminClient) -> None:
     """Listing yields the accounts of all pages, with the same filter on each."""
     with_admin_tokens(server)
     server.answers["ListServiceAccounts"] = lambda request: accounts.ListServiceAccountsResponse(
@@ -171,7 +171,7 @@ async def test_list_follows_every_page(server: Canned, client: Client) -> None:
     }
 
 
-async def test_create_sends_account_and_request_id(server: Canned, client: Client) -> None:
+async def test_create_sends_account_and_request_id(server: Canned, client: AdminClient) -> None:
     """Creating sends the account as given, and answers the secret."""
     with_admin_tokens(server)
     server.answers["CreateServiceAccount"] = lambda request: accounts.CreateServiceAccountResponse(
@@ -184,7 +184,7 @@ async def test_create_sends_account_and_request_id(server: Canned, client: Clien
     assert server.named("CreateServiceAccount")[0][0].request_id == "some-uuid"
 
 
-async def test_update_sends_the_mask(server: Canned, client: Client) -> None:
+async def test_update_sends_the_mask(server: Canned, client: AdminClient) -> None:
     """Only the fields named are asked to change."""
     with_admin_tokens(server)
     await client.update_service_account(ServiceAccount(id="a", description=""), update_mask=["description"])
@@ -200,7 +200,7 @@ async def test_update_sends_the_mask(server: Canned, client: Client) -> None:
         ("activate_service_account", "ActivateServiceAccount"),
     ],
 )
-async def test_verbs_send_id_and_etag(server: Canned, client: Client, verb: str, rpc: str) -> None:
+async def test_verbs_send_id_and_etag(server: Canned, client: AdminClient, verb: str, rpc: str) -> None:
     """Each verb names the account and its etag."""
     with_admin_tokens(server)
     await getattr(client, verb)("a", etag="e")
@@ -212,7 +212,9 @@ async def test_verbs_send_id_and_etag(server: Canned, client: Client, verb: str,
     ("overlap", "sent"),
     [(None, None), (timedelta(0), Duration()), (timedelta(hours=2), Duration(seconds=7200))],
 )
-async def test_rotate_overlap(server: Canned, client: Client, overlap: timedelta | None, sent: Duration | None) -> None:
+async def test_rotate_overlap(
+    server: Canned, client: AdminClient, overlap: timedelta | None, sent: Duration | None
+) -> None:
     """No overlap given leaves it to the service; zero is sent as zero."""
     with_admin_tokens(server)
     await client.rotate_secret("a", overlap=overlap)
@@ -222,7 +224,7 @@ async def test_rotate_overlap(server: Canned, client: Client, overlap: timedelta
     assert metadata["authorization"] == "Bearer token-1"
 
 
-async def test_own_secret_is_rotated_with_the_secret(server: Canned, client: Client) -> None:
+async def test_own_secret_is_rotated_with_the_secret(server: Canned, client: AdminClient) -> None:
     """An account rotates its own secret by Basic credentials, and the client goes on with the new one."""
     server.answers["RotateSecret"] = lambda _: accounts.RotateSecretResponse(client_secret="newer")
     await client.rotate_secret("sa_dev_test_00000000")
@@ -232,7 +234,7 @@ async def test_own_secret_is_rotated_with_the_secret(server: Canned, client: Cli
     assert server.named("IssueToken")[-1][0].client_secret == "newer"
 
 
-async def test_revoke_secret(server: Canned, client: Client) -> None:
+async def test_revoke_secret(server: Canned, client: AdminClient) -> None:
     """Revoking names the account and the secret's id."""
     with_admin_tokens(server)
     await client.revoke_secret("a", "s1", etag="e")
@@ -256,7 +258,7 @@ def test_keepalive_is_no_flood() -> None:
 async def test_a_client_that_is_not_open_says_so() -> None:
     """Forgetting `async with` is told in a sentence."""
     with pytest.raises(RuntimeError, match="async with"):
-        await Client("127.0.0.1:1").server_metadata()
+        await AdminClient("127.0.0.1:1").server_metadata()
 
 
 async def test_get_token_without_a_loop(server: Canned) -> None:

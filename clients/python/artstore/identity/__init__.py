@@ -1,7 +1,7 @@
-"""The Python client of the ArtStore identity service: `Client` for asyncio, `get_token` for everything else."""
+"""The Python client of the ArtStore identity service: `Client` and `AdminClient` for asyncio."""
 
 from artstore.identity.assertions import client_assertion
-from artstore.identity.client import Client, get_token
+from artstore.identity.client import AdminClient, Client, get_token
 from artstore.identity.errors import (
     AlreadyExists,
     Conflict,
@@ -27,6 +27,7 @@ from artstore.identity.trust import TrustFeed, TrustState
 from artstore.identity.v1.service_account_service_pb2 import PublicKey, Role, Secret, ServiceAccount, State
 
 __all__ = [
+    "AdminClient",
     "AlreadyExists",
     "Client",
     "Conflict",
