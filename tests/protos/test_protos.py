@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "artstore/identity/v1"
 BUF = Path(sys.executable).parent / "buf"
-GOOGLEAPIS = Path(google.api.annotations_pb2.__file__).parent
+GOOGLEAPIS = Path(google.api.annotations_pb2.__file__).parents[1]
 
 
 def buf(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,10 +30,10 @@ def tree(tmp_path: Path) -> Path:
     """A copy of what buf reads, to be edited."""
     shutil.copyfile(ROOT / "buf.yaml", tmp_path / "buf.yaml")
     shutil.copytree(ROOT / "protos", tmp_path / "protos")
-    vendored = tmp_path / "build/googleapis/google/api"
-    vendored.mkdir(parents=True)
-    for name in ("annotations.proto", "field_behavior.proto", "http.proto"):
-        shutil.copyfile(GOOGLEAPIS / name, vendored / name)
+    for name in ("api/annotations.proto", "api/field_behavior.proto", "api/http.proto", "rpc/status.proto"):
+        vendored = tmp_path / "build/googleapis/google" / name
+        vendored.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(GOOGLEAPIS / name, vendored)
     return tmp_path
 
 

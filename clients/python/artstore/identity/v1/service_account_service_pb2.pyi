@@ -12,6 +12,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -87,6 +88,157 @@ STATE_DELETED: State.ValueType  # 4
 """Deleted; refused everywhere, and restorable until `purge_time`."""
 Global___State: _TypeAlias = State  # noqa: Y015
 
+class _RotationMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RotationModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RotationMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROTATION_MODE_UNSPECIFIED: _RotationMode.ValueType  # 0
+    """Not given: as `MANUAL`."""
+    ROTATION_MODE_MANUAL: _RotationMode.ValueType  # 1
+    """An operator does. The service warns before the secret expires."""
+    ROTATION_MODE_SELF: _RotationMode.ValueType  # 2
+    """Its client does, with the secret it holds. The secret expires when the schedule's next time and the overlap have
+    passed, and the service warns before.
+    """
+    ROTATION_MODE_MANAGED: _RotationMode.ValueType  # 3
+    """The service does, by the schedule, and delivers the new secret to a sink."""
+
+class RotationMode(_RotationMode, metaclass=_RotationModeEnumTypeWrapper):
+    """Who sees to it that an account's secret changes."""
+
+ROTATION_MODE_UNSPECIFIED: RotationMode.ValueType  # 0
+"""Not given: as `MANUAL`."""
+ROTATION_MODE_MANUAL: RotationMode.ValueType  # 1
+"""An operator does. The service warns before the secret expires."""
+ROTATION_MODE_SELF: RotationMode.ValueType  # 2
+"""Its client does, with the secret it holds. The secret expires when the schedule's next time and the overlap have
+passed, and the service warns before.
+"""
+ROTATION_MODE_MANAGED: RotationMode.ValueType  # 3
+"""The service does, by the schedule, and delivers the new secret to a sink."""
+Global___RotationMode: _TypeAlias = RotationMode  # noqa: Y015
+
+class _ImportOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImportOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImportOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMPORT_OUTCOME_UNSPECIFIED: _ImportOutcome.ValueType  # 0
+    """Not given."""
+    IMPORT_OUTCOME_CREATED: _ImportOutcome.ValueType  # 1
+    """It was created; with `validate_only`, it would be."""
+    IMPORT_OUTCOME_UNCHANGED: _ImportOutcome.ValueType  # 2
+    """It had been imported before, and is as it was asked for."""
+    IMPORT_OUTCOME_FAILED: _ImportOutcome.ValueType  # 3
+    """It was refused; the others were not."""
+
+class ImportOutcome(_ImportOutcome, metaclass=_ImportOutcomeEnumTypeWrapper):
+    """What became of an account that was to be imported."""
+
+IMPORT_OUTCOME_UNSPECIFIED: ImportOutcome.ValueType  # 0
+"""Not given."""
+IMPORT_OUTCOME_CREATED: ImportOutcome.ValueType  # 1
+"""It was created; with `validate_only`, it would be."""
+IMPORT_OUTCOME_UNCHANGED: ImportOutcome.ValueType  # 2
+"""It had been imported before, and is as it was asked for."""
+IMPORT_OUTCOME_FAILED: ImportOutcome.ValueType  # 3
+"""It was refused; the others were not."""
+Global___ImportOutcome: _TypeAlias = ImportOutcome  # noqa: Y015
+
+class _RotationAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RotationActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RotationAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROTATION_ACTION_UNSPECIFIED: _RotationAction.ValueType  # 0
+    """Not given."""
+    ROTATION_ACTION_ROTATE: _RotationAction.ValueType  # 1
+    """The service makes a new secret, and delivers it."""
+    ROTATION_ACTION_DELIVER: _RotationAction.ValueType  # 2
+    """The service delivers a new secret that was made before."""
+    ROTATION_ACTION_RETIRE: _RotationAction.ValueType  # 3
+    """The old secret ends: its overlap has passed, or, unless the account's secret is rotated by hand, the new one was used
+    and nobody has used the old one for as long as a token lives.
+    """
+    ROTATION_ACTION_WARN: _RotationAction.ValueType  # 4
+    """The service warns that the last secret expires."""
+    ROTATION_ACTION_EXPIRE: _RotationAction.ValueType  # 5
+    """The last secret expires, and the account with it."""
+    ROTATION_ACTION_PURGE: _RotationAction.ValueType  # 6
+    """A deleted account is purged."""
+
+class RotationAction(_RotationAction, metaclass=_RotationActionEnumTypeWrapper):
+    """What happens to a secret or an account by itself."""
+
+ROTATION_ACTION_UNSPECIFIED: RotationAction.ValueType  # 0
+"""Not given."""
+ROTATION_ACTION_ROTATE: RotationAction.ValueType  # 1
+"""The service makes a new secret, and delivers it."""
+ROTATION_ACTION_DELIVER: RotationAction.ValueType  # 2
+"""The service delivers a new secret that was made before."""
+ROTATION_ACTION_RETIRE: RotationAction.ValueType  # 3
+"""The old secret ends: its overlap has passed, or, unless the account's secret is rotated by hand, the new one was used
+and nobody has used the old one for as long as a token lives.
+"""
+ROTATION_ACTION_WARN: RotationAction.ValueType  # 4
+"""The service warns that the last secret expires."""
+ROTATION_ACTION_EXPIRE: RotationAction.ValueType  # 5
+"""The last secret expires, and the account with it."""
+ROTATION_ACTION_PURGE: RotationAction.ValueType  # 6
+"""A deleted account is purged."""
+Global___RotationAction: _TypeAlias = RotationAction  # noqa: Y015
+
+@_typing.final
+class RotationPolicy(_message.Message):
+    """How an account's secret is rotated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    SINK_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    mode: Global___RotationMode.ValueType
+    """Who does it."""
+    schedule: _builtins.str
+    """When, as a cron expression of five fields in UTC, such as `0 3 * * 1`, with an hour between any two of its times.
+    Required for `MANAGED`, which rotates 8 days before the secret expires at the latest; for `SELF` empty means every
+    90 days; not for `MANUAL`.
+    """
+    sink: _builtins.str
+    """Where a `MANAGED` secret is delivered: the name of a sink in the service's settings."""
+    destination: _builtins.str
+    """Which place there, where the sink has several: a file's name, or `namespace/name` of a Kubernetes Secret. Empty:
+    after the `client_id`.
+    """
+    @_builtins.property
+    def overlap(self) -> _duration_pb2.Duration:
+        """How long the old secret lives on once the new one was delivered: 0 to 30 days, and 30 minutes less than the shortest
+        interval of the schedule; unset: 24 hours. Not for `MANUAL`.
+        """
+
+    def __init__(
+        self,
+        *,
+        mode: Global___RotationMode.ValueType = ...,
+        schedule: _builtins.str = ...,
+        overlap: _duration_pb2.Duration | None = ...,
+        sink: _builtins.str = ...,
+        destination: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "mode", b"mode", "overlap", b"overlap", "schedule", b"schedule", "sink", b"sink"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotationPolicy: _TypeAlias = RotationPolicy  # noqa: Y015
+
 @_typing.final
 class ServiceAccount(_message.Message):
     """An identity of a service."""
@@ -113,6 +265,9 @@ class ServiceAccount(_message.Message):
     PURGE_TIME_FIELD_NUMBER: _builtins.int
     SECRET_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     PUBLIC_KEYS_FIELD_NUMBER: _builtins.int
+    ROTATION_POLICY_FIELD_NUMBER: _builtins.int
+    NEXT_ROTATE_TIME_FIELD_NUMBER: _builtins.int
+    SECRET_DELIVERY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. The account's id, a UUID; `sub` in its tokens. Where a request names an account by `id`, its
     `client_id` is accepted too.
@@ -181,6 +336,18 @@ class ServiceAccount(_message.Message):
         one needs no secret, and does not expire.
         """
 
+    @_builtins.property
+    def rotation_policy(self) -> Global___RotationPolicy:
+        """How its secret is rotated; unset: by hand."""
+
+    @_builtins.property
+    def next_rotate_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the policy has its secret rotated next; unset where it doesn't."""
+
+    @_builtins.property
+    def secret_delivery(self) -> Global___SecretDelivery:
+        """Output only. A new secret that waits to be delivered to the policy's sink; unset where there is none."""
+
     def __init__(
         self,
         *,
@@ -204,10 +371,13 @@ class ServiceAccount(_message.Message):
         purge_time: _timestamp_pb2.Timestamp | None = ...,
         secret_expire_time: _timestamp_pb2.Timestamp | None = ...,
         public_keys: _abc.Iterable[Global___PublicKey] | None = ...,
+        rotation_policy: Global___RotationPolicy | None = ...,
+        next_rotate_time: _timestamp_pb2.Timestamp | None = ...,
+        secret_delivery: Global___SecretDelivery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "purge_time", b"purge_time", "secret_expire_time", b"secret_expire_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "next_rotate_time", b"next_rotate_time", "purge_time", b"purge_time", "rotation_policy", b"rotation_policy", "secret_delivery", b"secret_delivery", "secret_expire_time", b"secret_expire_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "client_id", b"client_id", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "introspection_only", b"introspection_only", "is_system", b"is_system", "name", b"name", "public_keys", b"public_keys", "purge_time", b"purge_time", "rate_limit", b"rate_limit", "role", b"role", "scopes", b"scopes", "secret_expire_time", b"secret_expire_time", "secrets", b"secrets", "served_audiences", b"served_audiences", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "client_id", b"client_id", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "introspection_only", b"introspection_only", "is_system", b"is_system", "name", b"name", "next_rotate_time", b"next_rotate_time", "public_keys", b"public_keys", "purge_time", b"purge_time", "rate_limit", b"rate_limit", "role", b"role", "rotation_policy", b"rotation_policy", "scopes", b"scopes", "secret_delivery", b"secret_delivery", "secret_expire_time", b"secret_expire_time", "secrets", b"secrets", "served_audiences", b"served_audiences", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -280,10 +450,14 @@ class Secret(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USED_TIME_FIELD_NUMBER: _builtins.int
     LAST_USED_SOURCE_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    IMPORTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The secret's non-secret id, part of the secret itself."""
     last_used_source: _builtins.str
     """The source address it was last used from; empty if never."""
+    imported: _builtins.bool
+    """Whether its hash was imported: it is checked by bcrypt once in each process."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -296,6 +470,10 @@ class Secret(_message.Message):
     def last_used_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last used, within a few seconds; unset if never."""
 
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecretUse]:
+        """Where it was used from lately, the latest first; at most 20. In the answers of Get and List only."""
+
     def __init__(
         self,
         *,
@@ -304,14 +482,80 @@ class Secret(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         last_used_time: _timestamp_pb2.Timestamp | None = ...,
         last_used_source: _builtins.str = ...,
+        uses: _abc.Iterable[Global___SecretUse] | None = ...,
+        imported: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "last_used_source", b"last_used_source", "last_used_time", b"last_used_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "id", b"id", "imported", b"imported", "last_used_source", b"last_used_source", "last_used_time", b"last_used_time", "uses", b"uses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Secret: _TypeAlias = Secret  # noqa: Y015
+
+@_typing.final
+class SecretUse(_message.Message):
+    """A host that used a secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    LAST_USED_TIME_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Its source address."""
+    @_builtins.property
+    def last_used_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last did, within a few seconds."""
+
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        last_used_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_used_time", b"last_used_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_used_time", b"last_used_time", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretUse: _TypeAlias = SecretUse  # noqa: Y015
+
+@_typing.final
+class SecretDelivery(_message.Message):
+    """How far the delivery of a new secret to a sink has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    secret_id: _builtins.str
+    """The id of the new secret."""
+    attempts: _builtins.int
+    """How often it was tried."""
+    last_error: _builtins.str
+    """Why the last attempt failed, in one sentence; empty before the first."""
+    @_builtins.property
+    def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is tried next."""
+
+    def __init__(
+        self,
+        *,
+        secret_id: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        last_error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_time", b"next_attempt_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "last_error", b"last_error", "next_attempt_time", b"next_attempt_time", "secret_id", b"secret_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretDelivery: _TypeAlias = SecretDelivery  # noqa: Y015
 
 @_typing.final
 class CreateServiceAccountRequest(_message.Message):
@@ -501,7 +745,7 @@ class UpdateServiceAccountRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields to change: `name`, `description`, `role`, `rate_limit`, `scopes`, `audiences`, `served_audiences`,
-        `introspection_only`, `public_keys`, or `*` for all of these; empty: those of them that are set (AIP-134).
+        `introspection_only`, `public_keys`, `rotation_policy`, or `*` for all of these; empty: those of them that are set (AIP-134).
         """
 
     def __init__(
@@ -769,7 +1013,9 @@ class RotateSecretRequest(_message.Message):
     """As in IssueTokenRequest (RFC 7523 §2.2). Write-only, never logged."""
     @_builtins.property
     def overlap(self) -> _duration_pb2.Duration:
-        """How long the old secret lives on: 0 to 30 days, never past its own expiry; unset: 24 hours; 0: it dies now."""
+        """How long the old secret lives on: 0 to 30 days, never past its own expiry; unset: as the account's rotation policy
+        has it, 24 hours without one; 0: it dies now.
+        """
 
     def __init__(
         self,
@@ -883,3 +1129,323 @@ class RevokeSecretResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeSecretResponse: _TypeAlias = RevokeSecretResponse  # noqa: Y015
+
+@_typing.final
+class ImportServiceAccountsRequest(_message.Message):
+    """Accounts to import."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_ACCOUNTS_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Checks everything and changes nothing."""
+    @_builtins.property
+    def service_accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedServiceAccount]:
+        """Required. At most 100."""
+
+    def __init__(
+        self,
+        *,
+        service_accounts: _abc.Iterable[Global___ImportedServiceAccount] | None = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["service_accounts", b"service_accounts", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportServiceAccountsRequest: _TypeAlias = ImportServiceAccountsRequest  # noqa: Y015
+
+@_typing.final
+class ImportedServiceAccount(_message.Message):
+    """An account that another system had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_ACCOUNT_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    SECRET_HASH_FIELD_NUMBER: _builtins.int
+    SECRET_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    client_id: _builtins.str
+    """The id that its client authenticates with: 1 to 100 visible ASCII characters; empty: a new one."""
+    secret_hash: _builtins.str
+    """The bcrypt hash of its secret (`$2a$`, `$2b$` or `$2y$`, cost 4 to 16). Empty: the account has no secret until its
+    first rotation. Write-only, never logged.
+    """
+    @_builtins.property
+    def service_account(self) -> Global___ServiceAccount:
+        """Required. The account; its output-only fields are ignored (AIP-203)."""
+
+    @_builtins.property
+    def secret_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When that secret expires; unset: in 90 days."""
+
+    def __init__(
+        self,
+        *,
+        service_account: Global___ServiceAccount | None = ...,
+        client_id: _builtins.str = ...,
+        secret_hash: _builtins.str = ...,
+        secret_expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["secret_expire_time", b"secret_expire_time", "service_account", b"service_account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "secret_expire_time", b"secret_expire_time", "secret_hash", b"secret_hash", "service_account", b"service_account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportedServiceAccount: _TypeAlias = ImportedServiceAccount  # noqa: Y015
+
+@_typing.final
+class ImportServiceAccountsResponse(_message.Message):
+    """What became of each account, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportResult]:
+        """As many as were asked for."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ImportResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportServiceAccountsResponse: _TypeAlias = ImportServiceAccountsResponse  # noqa: Y015
+
+@_typing.final
+class ImportResult(_message.Message):
+    """What became of one account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    SERVICE_ACCOUNT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    outcome: Global___ImportOutcome.ValueType
+    """What became of it."""
+    @_builtins.property
+    def service_account(self) -> Global___ServiceAccount:
+        """The account, unless it failed."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why it failed, with the details that a call of its own would have had."""
+
+    def __init__(
+        self,
+        *,
+        outcome: Global___ImportOutcome.ValueType = ...,
+        service_account: Global___ServiceAccount | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "service_account", b"service_account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "service_account", b"service_account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportResult: _TypeAlias = ImportResult  # noqa: Y015
+
+@_typing.final
+class PlanRotationsRequest(_message.Message):
+    """Which part of the plan to show."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many steps in the answer; 0: 50, over 1,000: 1,000 (AIP-158)."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; `until` must be the same (AIP-158)."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Up to which time; unset: 30 days from now."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRotationsRequest: _TypeAlias = PlanRotationsRequest  # noqa: Y015
+
+@_typing.final
+class PlanRotationsResponse(_message.Message):
+    """A page of the plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedStep]:
+        """The steps, account by account: the account with the soonest first, an account's own in their order. Of the times of
+        a schedule the next one only.
+        """
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[Global___PlannedStep] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRotationsResponse: _TypeAlias = PlanRotationsResponse  # noqa: Y015
+
+@_typing.final
+class PlannedStep(_message.Message):
+    """One step of the plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    SECRET_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """The account's id."""
+    client_id: _builtins.str
+    """The account's `client_id`."""
+    name: _builtins.str
+    """The account's name."""
+    action: Global___RotationAction.ValueType
+    """What happens."""
+    secret_id: _builtins.str
+    """The secret that it happens to; empty where it is the account."""
+    reason: _builtins.str
+    """Why, in one sentence."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When; what is past is due."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        action: Global___RotationAction.ValueType = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        secret_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "action", b"action", "client_id", b"client_id", "name", b"name", "reason", b"reason", "secret_id", b"secret_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedStep: _TypeAlias = PlannedStep  # noqa: Y015
+
+@_typing.final
+class RunRotationsRequest(_message.Message):
+    """What to do now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    MAX_STEPS_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Says what is due and changes nothing."""
+    max_steps: _builtins.int
+    """At most so many steps; 0: 50, over 1,000: 1,000."""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+        max_steps: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "max_steps", b"max_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunRotationsRequest: _TypeAlias = RunRotationsRequest  # noqa: Y015
+
+@_typing.final
+class RunRotationsResponse(_message.Message):
+    """What was done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """Whether more is due."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepResult]:
+        """What became of each step."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___StepResult] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunRotationsResponse: _TypeAlias = RunRotationsResponse  # noqa: Y015
+
+@_typing.final
+class StepResult(_message.Message):
+    """What became of one step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def step(self) -> Global___PlannedStep:
+        """The step."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why it failed; unset where it was done, or with `dry_run`."""
+
+    def __init__(
+        self,
+        *,
+        step: Global___PlannedStep | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepResult: _TypeAlias = StepResult  # noqa: Y015

@@ -91,6 +91,21 @@ class ServiceAccountServiceStub(object):
                 request_serializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.RevokeSecretRequest.SerializeToString,
                 response_deserializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.RevokeSecretResponse.FromString,
                 _registered_method=True)
+        self.ImportServiceAccounts = channel.unary_unary(
+                '/artstore.identity.v1.ServiceAccountService/ImportServiceAccounts',
+                request_serializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.ImportServiceAccountsRequest.SerializeToString,
+                response_deserializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.ImportServiceAccountsResponse.FromString,
+                _registered_method=True)
+        self.PlanRotations = channel.unary_unary(
+                '/artstore.identity.v1.ServiceAccountService/PlanRotations',
+                request_serializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.PlanRotationsRequest.SerializeToString,
+                response_deserializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.PlanRotationsResponse.FromString,
+                _registered_method=True)
+        self.RunRotations = channel.unary_unary(
+                '/artstore.identity.v1.ServiceAccountService/RunRotations',
+                request_serializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.RunRotationsRequest.SerializeToString,
+                response_deserializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.RunRotationsResponse.FromString,
+                _registered_method=True)
 
 
 class ServiceAccountServiceServicer(object):
@@ -177,6 +192,29 @@ class ServiceAccountServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportServiceAccounts(self, request, context):
+        """Creates accounts that another system had, with the ids and the secrets their clients use: at most 100, each by
+        itself. One that was imported before is `UNCHANGED`, so that a batch may be sent again. Needs
+        `identity.accounts.write`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanRotations(self, request, context):
+        """What will happen to secrets and accounts by itself, and when. Needs `identity.accounts.read`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunRotations(self, request, context):
+        """Does now what is due of the plan, or with `dry_run` says what that is. Needs `identity.accounts.write`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ServiceAccountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -229,6 +267,21 @@ def add_ServiceAccountServiceServicer_to_server(servicer, server):
                     servicer.RevokeSecret,
                     request_deserializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.RevokeSecretRequest.FromString,
                     response_serializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.RevokeSecretResponse.SerializeToString,
+            ),
+            'ImportServiceAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportServiceAccounts,
+                    request_deserializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.ImportServiceAccountsRequest.FromString,
+                    response_serializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.ImportServiceAccountsResponse.SerializeToString,
+            ),
+            'PlanRotations': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanRotations,
+                    request_deserializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.PlanRotationsRequest.FromString,
+                    response_serializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.PlanRotationsResponse.SerializeToString,
+            ),
+            'RunRotations': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunRotations,
+                    request_deserializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.RunRotationsRequest.FromString,
+                    response_serializer=artstore_dot_identity_dot_v1_dot_service__account__service__pb2.RunRotationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -507,6 +560,87 @@ class ServiceAccountService(object):
             '/artstore.identity.v1.ServiceAccountService/RevokeSecret',
             artstore_dot_identity_dot_v1_dot_service__account__service__pb2.RevokeSecretRequest.SerializeToString,
             artstore_dot_identity_dot_v1_dot_service__account__service__pb2.RevokeSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportServiceAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/artstore.identity.v1.ServiceAccountService/ImportServiceAccounts',
+            artstore_dot_identity_dot_v1_dot_service__account__service__pb2.ImportServiceAccountsRequest.SerializeToString,
+            artstore_dot_identity_dot_v1_dot_service__account__service__pb2.ImportServiceAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanRotations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/artstore.identity.v1.ServiceAccountService/PlanRotations',
+            artstore_dot_identity_dot_v1_dot_service__account__service__pb2.PlanRotationsRequest.SerializeToString,
+            artstore_dot_identity_dot_v1_dot_service__account__service__pb2.PlanRotationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunRotations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/artstore.identity.v1.ServiceAccountService/RunRotations',
+            artstore_dot_identity_dot_v1_dot_service__account__service__pb2.RunRotationsRequest.SerializeToString,
+            artstore_dot_identity_dot_v1_dot_service__account__service__pb2.RunRotationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

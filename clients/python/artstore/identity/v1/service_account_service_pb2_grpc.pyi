@@ -68,6 +68,15 @@ class ServiceAccountServiceStub:
     """
     RevokeSecret: _grpc.UnaryUnaryMultiCallable[_service_account_service_pb2.RevokeSecretRequest, _service_account_service_pb2.RevokeSecretResponse]
     """Ends a secret now. Needs `identity.accounts.write`."""
+    ImportServiceAccounts: _grpc.UnaryUnaryMultiCallable[_service_account_service_pb2.ImportServiceAccountsRequest, _service_account_service_pb2.ImportServiceAccountsResponse]
+    """Creates accounts that another system had, with the ids and the secrets their clients use: at most 100, each by
+    itself. One that was imported before is `UNCHANGED`, so that a batch may be sent again. Needs
+    `identity.accounts.write`.
+    """
+    PlanRotations: _grpc.UnaryUnaryMultiCallable[_service_account_service_pb2.PlanRotationsRequest, _service_account_service_pb2.PlanRotationsResponse]
+    """What will happen to secrets and accounts by itself, and when. Needs `identity.accounts.read`."""
+    RunRotations: _grpc.UnaryUnaryMultiCallable[_service_account_service_pb2.RunRotationsRequest, _service_account_service_pb2.RunRotationsResponse]
+    """Does now what is due of the plan, or with `dry_run` says what that is. Needs `identity.accounts.write`."""
 
 @_typing.type_check_only
 class ServiceAccountServiceAsyncStub(ServiceAccountServiceStub):
@@ -108,6 +117,15 @@ class ServiceAccountServiceAsyncStub(ServiceAccountServiceStub):
     """
     RevokeSecret: _aio.UnaryUnaryMultiCallable[_service_account_service_pb2.RevokeSecretRequest, _service_account_service_pb2.RevokeSecretResponse]  # type: ignore[assignment]
     """Ends a secret now. Needs `identity.accounts.write`."""
+    ImportServiceAccounts: _aio.UnaryUnaryMultiCallable[_service_account_service_pb2.ImportServiceAccountsRequest, _service_account_service_pb2.ImportServiceAccountsResponse]  # type: ignore[assignment]
+    """Creates accounts that another system had, with the ids and the secrets their clients use: at most 100, each by
+    itself. One that was imported before is `UNCHANGED`, so that a batch may be sent again. Needs
+    `identity.accounts.write`.
+    """
+    PlanRotations: _aio.UnaryUnaryMultiCallable[_service_account_service_pb2.PlanRotationsRequest, _service_account_service_pb2.PlanRotationsResponse]  # type: ignore[assignment]
+    """What will happen to secrets and accounts by itself, and when. Needs `identity.accounts.read`."""
+    RunRotations: _aio.UnaryUnaryMultiCallable[_service_account_service_pb2.RunRotationsRequest, _service_account_service_pb2.RunRotationsResponse]  # type: ignore[assignment]
+    """Does now what is due of the plan, or with `dry_run` says what that is. Needs `identity.accounts.write`."""
 
 class ServiceAccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """Manages service accounts and their secrets.
@@ -205,5 +223,32 @@ class ServiceAccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_account_service_pb2.RevokeSecretResponse, _abc.Awaitable[_service_account_service_pb2.RevokeSecretResponse]]:
         """Ends a secret now. Needs `identity.accounts.write`."""
+
+    @_abc_1.abstractmethod
+    def ImportServiceAccounts(
+        self,
+        request: _service_account_service_pb2.ImportServiceAccountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_account_service_pb2.ImportServiceAccountsResponse, _abc.Awaitable[_service_account_service_pb2.ImportServiceAccountsResponse]]:
+        """Creates accounts that another system had, with the ids and the secrets their clients use: at most 100, each by
+        itself. One that was imported before is `UNCHANGED`, so that a batch may be sent again. Needs
+        `identity.accounts.write`.
+        """
+
+    @_abc_1.abstractmethod
+    def PlanRotations(
+        self,
+        request: _service_account_service_pb2.PlanRotationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_account_service_pb2.PlanRotationsResponse, _abc.Awaitable[_service_account_service_pb2.PlanRotationsResponse]]:
+        """What will happen to secrets and accounts by itself, and when. Needs `identity.accounts.read`."""
+
+    @_abc_1.abstractmethod
+    def RunRotations(
+        self,
+        request: _service_account_service_pb2.RunRotationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_account_service_pb2.RunRotationsResponse, _abc.Awaitable[_service_account_service_pb2.RunRotationsResponse]]:
+        """Does now what is due of the plan, or with `dry_run` says what that is. Needs `identity.accounts.write`."""
 
 def add_ServiceAccountServiceServicer_to_server(servicer: ServiceAccountServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
