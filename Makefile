@@ -29,8 +29,8 @@ run: .venv/.run ## start the service on the embedded default: data in ./var, not
 test: setup ## run every test, those against a real PostgreSQL and a real Redis included
 	$(PYTEST) $(ARGS)
 
-interop: setup ## run clients that others wrote in JavaScript against the service; needs node and npm
-	$(BIN)/python -m tests.interop.node.run
+interop: setup ## run clients in JavaScript, Go and TypeScript against the service; needs node, npm and go
+	$(BIN)/python -m tests.interop.run
 
 test-fast: setup ## run the tests not marked slow
 	$(PYTEST) -m "not slow" $(ARGS)
