@@ -16,7 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from benchmarks import growth, moments, report
+from benchmarks import growth, moments, report, verification
 from benchmarks.measure import Effort, measured, signature_costs
 from benchmarks.plan import rows
 from benchmarks.processes import LOAD_CORE, pin
@@ -87,8 +87,10 @@ async def bench(*, quick: bool, only: str, say: Say) -> dict[str, Any]:
         async with rig(Path(folder), names, say=say) as made:
             gc.disable()  # the load generator's own pauses are nobody's latency
             signatures = signature_costs(effort.pairs)
+            say("what verifies tokens in a service")
+            verified = await verification.verifications(quick=quick) if verification.chosen(only) else []
             results = await measured(made, chosen, effort, say)
-            checked = report.checks(results)
+            checked = report.checks(results) + report.verification_checks(verified)
             if not only:
                 say("half the peak load")
                 await made.only({"sqlite"})
@@ -102,7 +104,7 @@ async def bench(*, quick: bool, only: str, say: Say) -> dict[str, Any]:
                 again = [await moments.restarted(made.targets["restart"]) for _ in range(RESTARTS)]
                 checked += report.restart_checks(again)
             gc.enable()
-    return report.document(results, signatures, checked)
+    return report.document(results, signatures, checked, verified)
 
 
 @contextmanager

@@ -14,10 +14,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import growth
+from benchmarks import growth, verification
 from benchmarks.growth import Memory
 from benchmarks.measure import Result
 from benchmarks.moments import Paced, Restart
+from benchmarks.verification import Verified
 from benchmarks.verifier import Held
 
 LIBRARIES = ("grpcio", "protobuf", "cryptography", "joserfc", "uvloop", "uvicorn", "starlette", "sqlalchemy", "redis")
@@ -108,6 +109,19 @@ def restart_checks(runs: Sequence[Restart]) -> list[Check]:
     ]
 
 
+def verification_checks(measured: Sequence[Verified]) -> list[Check]:
+    """What the client library's verifier promises to the services that use it."""
+    found = {each.name: each for each in measured}
+    if not found:
+        return []
+    first = statistics.median(found[verification.FIRST].ratios)
+    known = [(name, statistics.median(found[name].cpu)) for name in (verification.KNOWN, verification.KNOWN_TRUSTED)]
+    return [
+        Check(f"{verification.FIRST} ÷ {verification.LIBRARY}", first, 1.3, 1.15),
+        *(Check(name, cost, 10, 5, "µs") for name, cost in known),
+    ]
+
+
 def change_checks(results: Sequence[Result]) -> list[Check]:
     """Changes a second through the ledger's head on PostgreSQL: stated, and hoped to be 300."""
     names = {"CreateServiceAccount (bcrypt 4), PostgreSQL", "RotateSecret (bcrypt 4), PostgreSQL"}
@@ -119,7 +133,10 @@ def change_checks(results: Sequence[Result]) -> list[Check]:
 
 
 def document(
-    results: Sequence[Result], signatures: Mapping[str, Sequence[float]], checked: Sequence[Check]
+    results: Sequence[Result],
+    signatures: Mapping[str, Sequence[float]],
+    checked: Sequence[Check],
+    verified: Sequence[Verified] = (),
 ) -> dict[str, Any]:
     """All of it, for programs."""
     found = ratios(results)
@@ -127,6 +144,10 @@ def document(
         "machine": machine(),
         "signatures_us": {name: statistics.median(values) for name, values in signatures.items()},
         "rows": [described(result, found.get(result.row.name)) for result in results],
+        "verified": [
+            {"name": v.name, "cpu_us": statistics.median(v.cpu), "cpu_us_runs": v.cpu, "times_library": v.ratios}
+            for v in verified
+        ],
         "checks": [
             {"name": c.name, "value": c.value, "must": c.must, "aim": c.aim, "unit": c.unit, "verdict": c.verdict}
             for c in checked
@@ -174,6 +195,12 @@ def table(found: Mapping[str, Any], console: Console) -> None:
     for row in found["rows"]:
         for error, count in row["errors"].items():
             console.print(f"[red]void[/]: {row['name']}: {count} × {error}")
+    if found["verified"]:
+        shown = Table("in the service that verifies", "CPU µs")
+        shown.columns[1].justify = "right"
+        for each in found["verified"]:
+            shown.add_row(each["name"], number(each["cpu_us"], 1))
+        console.print(shown)
     promised = Table("promise", "measured", "must", "aim", "verdict")
     for check in found["checks"]:
         promised.add_row(*promise(check))
@@ -185,6 +212,9 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines = ["| operation | CPU µs | × floor | a second | p50 ms | p99 | p99.9 | MiB | conn. | load busy |"]
     lines.append("|---|" + "--:|" * 9)
     lines += ["| " + " | ".join([row["name"], *cells(row)]) + " |" for row in found["rows"]]
+    if found["verified"]:
+        lines += ["", "| in the service that verifies | CPU µs |", "|---|--:|"]
+        lines += [f"| {each['name']} | {number(each['cpu_us'], 1)} |" for each in found["verified"]]
     lines += ["", "| promise | measured | must | aim | verdict |", "|---|--:|--:|--:|---|"]
     lines += ["| " + " | ".join(promise(check)) + " |" for check in found["checks"]]
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from artstore_grpc import ledger
 from artstore_grpc.store.schema import upgrade
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import new_key
-from benchmarks import growth, load, report
+from benchmarks import growth, load, report, verification
 from benchmarks.load import percentile
 from benchmarks.measure import MIN_P999_SAMPLES, Effort, Result, measured
 from benchmarks.operations import MAKERS
@@ -165,6 +165,28 @@ def test_the_report_can_be_printed() -> None:
     assert "1.10" in out.getvalue()
     assert "2 × RpcError" in out.getvalue()
     assert "| row ÷ floor | 1.10 × | 1.3 | 1.1 | aim |" in report.markdown(found)
+
+
+async def test_the_verifier_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every token of the first row is new to it, every one of the last two is known; both are held against promises."""
+    monkeypatch.setattr(verification, "PAIRS", {True: 2})
+    monkeypatch.setattr(verification, "BATCH", 3)
+    measured = await verification.verifications(quick=True)
+    costs = {each.name: min(each.cpu) for each in measured}
+    assert tuple(costs) == verification.NAMES
+    assert costs[verification.FIRST] > 2 * costs[verification.KNOWN], "one signature is many look-ups"
+    assert len(measured[1].ratios) == 2
+    promised = report.verification_checks(measured)
+    assert [(check.must, check.unit) for check in promised] == [(1.3, "×"), (10, "µs"), (10, "µs")]
+    assert report.verification_checks([]) == []
+    found = report.document([], {}, promised, measured)
+    out = io.StringIO()
+    report.table(found, Console(file=out, width=180))
+    assert "client verifies a known token" in out.getvalue()
+    assert "| client verifies a known token |" in report.markdown(found)
+    assert verification.chosen("")
+    assert verification.chosen("client verifies")
+    assert not verification.chosen("IssueToken")
 
 
 @pytest.mark.parametrize("cold_cost", [0, 4])

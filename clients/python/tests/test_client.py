@@ -11,7 +11,17 @@ from urllib.parse import unquote_plus
 
 import grpc
 import pytest
-from artstore.identity import AdminClient, InvalidToken, PermissionDenied, Role, ServiceAccount, get_token
+from artstore.identity import (
+    AdminClient,
+    AlreadyExists,
+    ImportedServiceAccount,
+    InvalidToken,
+    PermissionDenied,
+    Role,
+    ServiceAccount,
+    from_status,
+    get_token,
+)
 from artstore.identity.connection import CHANNEL_OPTIONS, basic_authorization
 from artstore.identity.errors import DOMAIN
 from artstore.identity.v1 import service_account_service_pb2 as accounts
@@ -19,6 +29,7 @@ from artstore.identity.v1 import token_service_pb2 as tokens
 from canned import SERVICES, Canned, Refused
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 
 ISSUER = "https://identity.example"
 
@@ -269,3 +280,20 @@ async def test_get_token_without_a_loop(server: Canned) -> None:
     token = await asyncio.to_thread(get_token, server.target, "me", "secret", scope="storage.read")
     assert token == "for me"
     assert server.named("IssueToken")[0][0].scope == "storage.read"
+
+
+async def test_imports_are_told_one_by_one(server: Canned, client: AdminClient) -> None:
+    """The accounts go out as they were given; what became of each comes back, an error as a call of its own has it."""
+    with_admin_tokens(server)
+    status = Status(code=grpc.StatusCode.ALREADY_EXISTS.value[0], message="An account of this name exists.")
+    status.details.add().Pack(ErrorInfo(reason="NAME_TAKEN", domain=DOMAIN))
+    results = [accounts.ImportResult(outcome="IMPORT_OUTCOME_CREATED"), accounts.ImportResult(error=status)]
+    server.answers["ImportServiceAccounts"] = lambda _: accounts.ImportServiceAccountsResponse(results=results)
+    items = [ImportedServiceAccount(client_id="a"), ImportedServiceAccount(client_id="b")]
+    assert await client.import_service_accounts(items, validate_only=True) == results
+    ((request, _),) = server.named("ImportServiceAccounts")
+    assert request == accounts.ImportServiceAccountsRequest(service_accounts=items, validate_only=True)
+    error = from_status(results[1].error)
+    assert (type(error), error.reason, error.code) == (AlreadyExists, "NAME_TAKEN", grpc.StatusCode.ALREADY_EXISTS)
+    assert str(error) == "An account of this name exists."
+    assert from_status(Status(code=99)).code is grpc.StatusCode.UNKNOWN

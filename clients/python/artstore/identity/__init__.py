@@ -1,7 +1,25 @@
-"""The Python client of the ArtStore identity service: `Client` and `AdminClient` for asyncio."""
+"""The Python client of the ArtStore identity service: tokens from `TokenSource` and `SyncTokenSource`; the service's
+methods one by one from `Client` and `AdminClient`, for asyncio."""
 
+from artstore.identity.asgi import BearerMiddleware
 from artstore.identity.assertions import client_assertion
+from artstore.identity.authorization import (
+    AUTHENTICATED,
+    HEALTH_AND_REFLECTION,
+    PUBLIC,
+    MethodTable,
+    RouteTable,
+    Rule,
+    all_of,
+    any_of,
+    role,
+    scope,
+)
+from artstore.identity.caller import VerifiedToken, current_caller
 from artstore.identity.client import AdminClient, Client, get_token
+from artstore.identity.credentials import Credentials, CredentialsError, CredentialsProvider, StaticCredentials
+from artstore.identity.credentials_document import CredentialsStore
+from artstore.identity.credentials_file import CredentialsFile
 from artstore.identity.errors import (
     AlreadyExists,
     Conflict,
@@ -22,39 +40,134 @@ from artstore.identity.errors import (
     Unavailable,
     Unimplemented,
     Violation,
+    from_status,
 )
+from artstore.identity.grpc_credentials import TokenInterceptor, aio_token_interceptors, call_credentials
+from artstore.identity.grpc_server import AioBearerInterceptor, BearerInterceptor
+from artstore.identity.key_sets import KeySet
+from artstore.identity.key_sources import GrpcKeys, IssuerKeys, KeySource, UrlKeys
+from artstore.identity.kubernetes import KubernetesSecret
+from artstore.identity.refusals import (
+    BadSignature,
+    CannotVerify,
+    ClocksDiffer,
+    KeySetError,
+    KeysUnavailable,
+    MalformedToken,
+    TokenExpired,
+    TokenRefused,
+    TokenRevoked,
+    TrustStale,
+    UnknownKey,
+    WrongAudience,
+    WrongIssuer,
+)
+from artstore.identity.self_rotation import SelfRotation, SelfRotationPolicy
+from artstore.identity.token_source import SyncTokenSource, TokenSource
 from artstore.identity.trust import TrustFeed, TrustState
-from artstore.identity.v1.service_account_service_pb2 import PublicKey, Role, Secret, ServiceAccount, State
+from artstore.identity.trust_thread import SyncTrustFeed
+from artstore.identity.v1.service_account_service_pb2 import (
+    ImportedServiceAccount,
+    ImportOutcome,
+    ImportResult,
+    PlannedStep,
+    PublicKey,
+    Role,
+    RotationAction,
+    RotationMode,
+    RotationPolicy,
+    Secret,
+    ServiceAccount,
+    State,
+)
+from artstore.identity.verifier import TokenVerifier
 
 __all__ = [
+    "AUTHENTICATED",
+    "HEALTH_AND_REFLECTION",
+    "PUBLIC",
     "AdminClient",
+    "AioBearerInterceptor",
     "AlreadyExists",
+    "BadSignature",
+    "BearerInterceptor",
+    "BearerMiddleware",
+    "CannotVerify",
     "Client",
+    "ClocksDiffer",
     "Conflict",
+    "Credentials",
+    "CredentialsError",
+    "CredentialsFile",
+    "CredentialsProvider",
+    "CredentialsStore",
     "DeadlineExceeded",
     "EtagMismatch",
     "FailedPrecondition",
+    "GrpcKeys",
     "IdentityError",
+    "ImportOutcome",
+    "ImportResult",
+    "ImportedServiceAccount",
     "InvalidClient",
     "InvalidRequest",
     "InvalidScope",
     "InvalidTarget",
     "InvalidToken",
+    "IssuerKeys",
+    "KeySet",
+    "KeySetError",
+    "KeySource",
+    "KeysUnavailable",
+    "KubernetesSecret",
+    "MalformedToken",
+    "MethodTable",
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
+    "PlannedStep",
     "PublicKey",
     "RateLimited",
     "Role",
+    "RotationAction",
+    "RotationMode",
+    "RotationPolicy",
+    "RouteTable",
+    "Rule",
     "Secret",
+    "SelfRotation",
+    "SelfRotationPolicy",
     "ServiceAccount",
     "State",
+    "StaticCredentials",
+    "SyncTokenSource",
+    "SyncTrustFeed",
+    "TokenExpired",
+    "TokenInterceptor",
+    "TokenRefused",
+    "TokenRevoked",
+    "TokenSource",
+    "TokenVerifier",
     "TrustFeed",
+    "TrustStale",
     "TrustState",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "UnknownKey",
+    "UrlKeys",
+    "VerifiedToken",
     "Violation",
+    "WrongAudience",
+    "WrongIssuer",
+    "aio_token_interceptors",
+    "all_of",
+    "any_of",
+    "call_credentials",
     "client_assertion",
+    "current_caller",
+    "from_status",
     "get_token",
+    "role",
+    "scope",
 ]

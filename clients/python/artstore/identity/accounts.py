@@ -68,12 +68,16 @@ class AccountMethods(TokenMethods):
         """
         request = pb.ListServiceAccountsRequest(filter=filter, show_deleted=show_deleted, page_size=page_size)
         while True:
-            page = await self._administer(self._accounts.ListServiceAccounts, request)
+            page = await self.service_accounts_page(request)
             for account in page.service_accounts:
                 yield account
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    async def service_accounts_page(self, request: pb.ListServiceAccountsRequest) -> pb.ListServiceAccountsResponse:
+        """One page of accounts, for who goes on by `next_page_token` at another time."""
+        return await self._administer(self._accounts.ListServiceAccounts, request)
 
     async def update_service_account(
         self, service_account: pb.ServiceAccount, *, update_mask: Iterable[str] = ()
@@ -141,6 +145,17 @@ class AccountMethods(TokenMethods):
         """Ends a secret now; `secret_id` as the account's `secrets` list it."""
         request = pb.RevokeSecretRequest(id=id, etag=etag, secret_id=secret_id)
         return (await self._administer(self._accounts.RevokeSecret, request)).service_account
+
+    async def import_service_accounts(
+        self, service_accounts: Iterable[pb.ImportedServiceAccount], *, validate_only: bool = False
+    ) -> list[pb.ImportResult]:
+        """Creates accounts that another system had, with its client ids and bcrypt hashes: 1 to 100, in at most 64 KiB.
+
+        What became of each, in order: one that can't be created has an `error`, and the others are created all the
+        same. It is safe to call it again: what was imported before is UNCHANGED. `validate_only` changes nothing.
+        """
+        request = pb.ImportServiceAccountsRequest(service_accounts=service_accounts, validate_only=validate_only)
+        return list((await self._administer(self._accounts.ImportServiceAccounts, request)).results)
 
     async def _administer(self, method: Callable[..., Awaitable[Answer]], request: object) -> Answer:
         """Calls a method with an admin token; a token that was kept and is refused is replaced once."""

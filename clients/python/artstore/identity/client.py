@@ -12,6 +12,7 @@ from artstore.identity.assertions import KeyText
 from artstore.identity.audit import AuditMethods
 from artstore.identity.connection import DEFAULT_TIMEOUT
 from artstore.identity.keys import KeyMethods
+from artstore.identity.rotations import RotationMethods
 from artstore.identity.tokens import TokenMethods
 
 
@@ -23,7 +24,7 @@ class Client(TokenMethods):
     """
 
 
-class AdminClient(Client, KeyMethods, AuditMethods):
+class AdminClient(Client, KeyMethods, AuditMethods, RotationMethods):
     """A client that administers too: ServiceAccountService, KeyService and AuditService, with pages as iterators.
 
     It gets the access token for that itself, and keeps it for most of its life.

@@ -31,6 +31,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", 20 * 1024 * 1024),
     # The service is inside the network, and a proxy that the environment names for the web is not for it.
     ("grpc.enable_http_proxy", 0),
+    # gRPC's own is two minutes: so long a service that is back would be taken for down.
+    ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 """Options of every channel that the client opens."""
 
@@ -56,6 +58,14 @@ def open_channel(
     if credentials is None:
         return grpc.aio.insecure_channel(target, options=options)
     return grpc.aio.secure_channel(target, credentials, options=options)
+
+
+def open_sync_channel(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """The same for threads."""
+    options = CHANNEL_OPTIONS + APART
+    if credentials is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, credentials, options=options)
 
 
 class Connection:
@@ -114,6 +124,11 @@ class Connection:
         if self._opened is not None:
             await self._opened.close()
             self._opened = None
+
+    @property
+    def channel_credentials(self) -> grpc.ChannelCredentials | None:
+        """What the channel is secured with; None is plain text."""
+        return self._credentials
 
     @property
     def channel(self) -> grpc.aio.Channel:

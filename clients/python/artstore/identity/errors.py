@@ -23,7 +23,7 @@ Errors are read from `google.rpc.Status` in the trailing metadata (AIP-193).
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -157,6 +157,9 @@ BY_CODE: dict[grpc.StatusCode, type[IdentityError]] = {
 }
 """What a code means by itself; any other is a plain IdentityError."""
 
+CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+"""The codes by their numbers, as a `google.rpc.Status` has them."""
+
 BY_REASON: dict[str, type[IdentityError]] = {
     "INVALID_SCOPE": InvalidScope,
     "INVALID_TARGET": InvalidTarget,
@@ -166,28 +169,37 @@ BY_REASON: dict[str, type[IdentityError]] = {
 """The kinds of error that share a code with another."""
 
 
-def from_rpc_error(error: grpc.aio.AioRpcError) -> IdentityError:
-    """The exception for a failed call. Without our details `reason` is UNREACHABLE, or the code's name."""
-    status = _status(error)
+def from_rpc_error(error: Any) -> IdentityError:
+    """The exception for a failed call: an AioRpcError, or the RpcError of a channel without asyncio, which has the same
+    methods. Without our details `reason` is UNREACHABLE, or the code's name."""
+    return _read(_status(error), error.code(), error.details() or "")
+
+
+def from_status(status: Status) -> IdentityError:
+    """The exception for a part of a call that failed by itself, such as one account of an import."""
+    return _read(status, CODES.get(status.code, grpc.StatusCode.UNKNOWN))
+
+
+def _read(status: Status, code: grpc.StatusCode, details: str = "") -> IdentityError:
     info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
     for detail in status.details:
         for target in (info, bad, retry):
             if detail.Is(target.DESCRIPTOR):
                 detail.Unpack(target)
     if info.domain != DOMAIN:
-        info = ErrorInfo(reason=UNREACHABLE if error.code() is grpc.StatusCode.UNAVAILABLE else error.code().name)
-    kind = BY_REASON.get(info.metadata.get("kind", ""), BY_CODE.get(error.code(), IdentityError))
+        info = ErrorInfo(reason=UNREACHABLE if code is grpc.StatusCode.UNAVAILABLE else code.name)
+    kind = BY_REASON.get(info.metadata.get("kind", ""), BY_CODE.get(code, IdentityError))
     return BY_REASON.get(info.reason, kind)(
-        error.code(),
+        code,
         info.reason,
-        status.message or error.details() or f"The call failed: {error.code().name}.",
+        status.message or details or f"The call failed: {code.name}.",
         tuple(Violation(v.field, v.description) for v in bad.field_violations),
         retry.retry_delay.ToTimedelta() if retry.HasField("retry_delay") else None,
         info.metadata.get("denial_id", ""),
     )
 
 
-def _status(error: grpc.aio.AioRpcError) -> Status:
+def _status(error: Any) -> Status:
     """The Status that came with the error; an empty one when none did, or none that can be read."""
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):

@@ -23,6 +23,7 @@ from artstore.identity.v1 import token_service_pb2 as pb
 
 STALE_AFTER = timedelta(seconds=3)
 """Three heartbeats: with fewer missing the network may just be slow."""
+STALE_AFTER_SECONDS = STALE_AFTER.total_seconds()
 FORGET_INTERVAL_SECONDS = 60.0
 """How often revocations of expired tokens are dropped; till then they refuse what has expired anyway."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.05, 5.0
@@ -147,14 +148,19 @@ class TrustFeed:
         """How often the stream had to be opened again."""
         self.last_error: IdentityError | None = None
         """Why the stream last ended."""
-        self._client = client
+        self.client = client
+        """Who follows."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where it was opened; for threads that have something asked through `client`."""
         self._monotonic = monotonic
         self._confirmed_at: float | None = None
+        self._heard_at = float("-inf")
         self._forget_at = 0.0
-        self._ready = asyncio.Event()
+        self._ready, self._confirmed = asyncio.Event(), asyncio.Event()
         self._following: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        self.loop = asyncio.get_running_loop()
         self._following = asyncio.create_task(self._follow())
         return self
 
@@ -167,6 +173,11 @@ class TrustFeed:
     async def ready(self) -> None:
         """Waits for the first whole snapshot."""
         await self._ready.wait()
+
+    async def confirmed(self) -> None:
+        """Waits for the first word that nothing is missing, up to a second after the snapshot. A service that begins to
+        answer before that has a feed that is stale."""
+        await self._confirmed.wait()
 
     def refuses(self, claims: Mapping[str, Any]) -> bool:
         """As `TrustState.refuses`."""
@@ -181,7 +192,13 @@ class TrustFeed:
 
     @property
     def stale(self) -> bool:
-        return self.staleness > STALE_AFTER
+        confirmed_at = self._confirmed_at  # in seconds: it is asked for each token
+        return confirmed_at is None or self._monotonic() - confirmed_at > STALE_AFTER_SECONDS
+
+    @property
+    def silence_seconds(self) -> float:
+        """How long ago the service last said anything: what `state` holds is no older."""
+        return self._monotonic() - self._heard_at
 
     async def _follow(self) -> None:
         wait = FIRST_RETRY_SECONDS
@@ -201,7 +218,7 @@ class TrustFeed:
     async def _read(self) -> None:
         """Reads one stream to its end, or until it has been silent for STALE_AFTER: its server is cut off, and another
         one may not be. Over a connection of its own, since gRPC would go on with the one it has."""
-        async with self._client.again() as client, contextlib.aclosing(self._messages(client)) as messages:
+        async with self.client.again() as client, contextlib.aclosing(self._messages(client)) as messages:
             patience = STALE_AFTER + DEFAULT_TIMEOUT  # a connection and a token come first
             while True:
                 try:
@@ -223,12 +240,15 @@ class TrustFeed:
 
     def _take(self, message: pb.WatchTrustResponse) -> None:
         self.state.apply(message)
+        self._heard_at = self._monotonic()
         kind = message.WhichOneof("content")
         if kind == "snapshot" and message.snapshot.last:
             self._ready.set()
         if kind != "heartbeat":  # the rest is what its server knows, which may be cut off itself
             return
         self._confirmed_at = self._monotonic()
+        if self._ready.is_set():
+            self._confirmed.set()
         if self._confirmed_at >= self._forget_at:
             self._forget_at = self._confirmed_at + FORGET_INTERVAL_SECONDS
             self.state.forget_expired(time.time())
