@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from artstore_grpc import fields, filters, pages
+from artstore_grpc import fields, filters, pages, rotation_policies, rotations
 from artstore_grpc.call import Caller
 from artstore_grpc.changes import Changes, Target, described, forbid_oneself, require_scopes
 from artstore_grpc.errors import (
@@ -21,6 +21,7 @@ from artstore_grpc.errors import (
     invalid,
 )
 from artstore_grpc.model import (
+    BY_HAND,
     DEFAULT_RATE_LIMIT,
     Account,
     AccountQuery,
@@ -28,10 +29,13 @@ from artstore_grpc.model import (
     EventKind,
     PublicKey,
     Role,
+    RotationMode,
+    RotationPolicy,
 )
 from artstore_grpc.replays import Answer, Retry
 from artstore_grpc.rotation import new_secret
 from artstore_grpc.secrets import Hasher
+from artstore_grpc.sinks.configuration import Sinks
 from artstore_grpc.store.protocol import Store, Unit
 from artstore_grpc.vault import Vault
 
@@ -49,6 +53,7 @@ class Draft:
     served_audiences: tuple[str, ...] = ()
     introspection_only: bool = False
     public_keys: tuple[PublicKey, ...] = ()
+    rotation_policy: RotationPolicy = BY_HAND
     without_secret: bool = False
     """Makes no secret: the account authenticates by its keys alone."""
     is_system: bool = False
@@ -65,6 +70,7 @@ class Accounts:
         hasher: Hasher,
         vault: Vault,
         environment: Environment,
+        sinks: Sinks,
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -72,6 +78,7 @@ class Accounts:
         self._hasher = hasher
         self._vault = vault
         self._environment = environment
+        self._sinks = sinks
         self._now = now
 
     async def create(self, draft: Draft, caller: Caller | None, retry: Retry | None = None) -> Answer:
@@ -79,14 +86,17 @@ class Accounts:
         itself. Raises InvalidRequest, PermissionDenied, AlreadyExists."""
         if draft.without_secret and not draft.public_keys:
             raise invalid("without_secret", "needs an account with public_keys")
-        account = self._drafted(draft)
+        if draft.without_secret and draft.rotation_policy.mode is RotationMode.MANAGED:
+            raise invalid("without_secret", "contradicts a managed rotation_policy")
+        account = self.drafted(draft)
         require_scopes(caller, account)
         if retry is not None and (before := await self._changes.before(retry)) is not None:
             return before
         text, secret = "", None
         if not draft.without_secret:
-            made, secret = await new_secret(self._hasher, self._now)
+            made, secret = await new_secret(self._hasher, self._now, account)
             text, account = made.text, replace(account, secrets=(secret,))
+        account = rotations.scheduled(account, self._now())
 
         async def insert(unit: Unit) -> Answer:
             if draft.is_system and await unit.system_account_exists():
@@ -98,8 +108,9 @@ class Accounts:
         return await self._changes.answered(insert, retry)
 
     async def get(self, id: str) -> Account:
-        """An account, deleted ones too until they are purged. Raises NotFound."""
-        return await self._changes.get(id)
+        """An account, deleted ones too until they are purged, with all that is known of it. Raises NotFound."""
+        (whole,) = await self._store.shown([await self._changes.get(id)])
+        return whole
 
     async def list(
         self, *, page_size: int, page_token: str, filter: str, show_deleted: bool
@@ -109,7 +120,7 @@ class Accounts:
         query = (filter, str(show_deleted))
         place = pages.place(self._vault, page_token, *query)
         asked = AccountQuery(size + 1, filters.parse(filter), show_deleted, place)
-        found = await self._store.accounts(asked, self._now())
+        found = await self._store.shown(await self._store.accounts(asked, self._now()))
         page = pages.fitting(found[:size], weight)
         more = len(found) > len(page)
         return page, pages.token(self._vault, (page[-1].create_time, page[-1].id), *query) if more else ""
@@ -121,8 +132,10 @@ class Accounts:
             require_scopes(caller, account)
             changed = checked(replace(account, **changes))
             require_scopes(caller, changed)
-            # Keys too: a stolen token must not become a lasting credential (DESIGN §3).
-            if rights(changed) != rights(account) or changed.public_keys != account.public_keys:
+            if changed.rotation_policy != account.rotation_policy:
+                changed = self.rescheduled(changed)
+            # Keys too, and where new secrets go: a stolen token must not become a lasting credential (DESIGN §3).
+            if rights(changed) != rights(account) or credentials(changed) != credentials(account):
                 forbid_oneself(caller, account)
             return changed
 
@@ -172,7 +185,14 @@ class Accounts:
 
         return await self._changes.changed(target, caller, EventKind.ACCOUNT_ACTIVATED, change)
 
-    def _drafted(self, draft: Draft) -> Account:
+    def rescheduled(self, account: Account) -> Account:
+        """The account under the policy that it is to have. Raises InvalidRequest."""
+        policy = rotation_policies.checked(account.rotation_policy, self._sinks)
+        rotation_policies.check_account(account := replace(account, rotation_policy=policy))
+        return rotations.scheduled(account, self._now())
+
+    def drafted(self, draft: Draft) -> Account:
+        """A new account that nobody has stored yet, with a fresh id and client_id. Raises InvalidRequest."""
         now = self._now()
         account = Account(
             id=str(uuid.uuid4()),
@@ -188,6 +208,7 @@ class Accounts:
             served_audiences=draft.served_audiences,
             introspection_only=draft.introspection_only,
             public_keys=draft.public_keys,
+            rotation_policy=rotation_policies.checked(draft.rotation_policy, self._sinks),
             is_system=draft.is_system,
         )
         return checked(account)
@@ -197,12 +218,20 @@ def weight(account: Account) -> int:
     """About how many bytes an account takes on the wire."""
     texts = (account.name, account.description, *account.granted_scopes, *account.audiences, *account.served_audiences)
     keys = sum(100 + len(key.kid) + sum(map(len, key.jwk.values())) for key in account.public_keys)
-    return 300 + sum(len(text.encode()) + 3 for text in texts) + keys
+    uses = sum(20 + len(use.source) for secret in account.secrets for use in secret.uses)
+    policy = account.rotation_policy
+    words = len(policy.schedule) + len(policy.sink) + len(policy.destination.encode())
+    return 350 + sum(len(text.encode()) + 3 for text in texts) + keys + uses + words
 
 
 def rights(account: Account) -> tuple[object, ...]:
     """What an account may do; nobody changes their own."""
     return account.role, account.scopes, account.audiences, account.introspection_only
+
+
+def credentials(account: Account) -> tuple[object, ...]:
+    """What an account authenticates with, as far as fields say it; nobody changes their own."""
+    return account.public_keys, account.rotation_policy
 
 
 def checked(account: Account) -> Account:

@@ -20,8 +20,10 @@ from artstore_grpc.gateway.server import bind
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
 from artstore_grpc.notary import INTERVAL as NOTARY_INTERVAL
 from artstore_grpc.parts import Parts, parts, utc_now
+from artstore_grpc.scheduled_rotation import INTERVAL as ROTATION_INTERVAL
 from artstore_grpc.settings import Address, InvalidSettings, Settings
 from artstore_grpc.signing_keys import TICK_INTERVAL
+from artstore_grpc.sinks.configuration import Sinks
 from artstore_grpc.store import notifications, schema
 from artstore_grpc.telemetry.logs import Logger, capture_library_logs, configured
 from artstore_grpc.usage import FLUSH_INTERVAL
@@ -73,6 +75,7 @@ async def serve(
     stop: asyncio.Event | None = None,
     logger: Logger | None = None,
     now: Callable[[], datetime] = utc_now,
+    sinks: Sinks | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, or until `stop` is set; then drains. A start with the database down waits,
     unready. Raises InvalidSettings, CannotBind, SchemaMismatch before it is ready."""
@@ -84,7 +87,7 @@ async def serve(
     async with AsyncExitStack() as stack:
         gateway = bind(settings.gateway_address) if settings.gateway_address else None
         issuer = issuer_of(settings, address_of(gateway))
-        made = await stack.enter_async_context(parts(settings, encryption, issuer, log, now))
+        made = await stack.enter_async_context(parts(settings, encryption, issuer, log, now, sinks=sinks))
         await made.health.follow(serving=False, database=False)
         doors = Doors(
             settings,
@@ -202,6 +205,7 @@ async def background(
         jobs.forever("tail", timedelta(0), made.replica.tail, logger),
         jobs.forever("usage", FLUSH_INTERVAL, made.usage.flush, logger),
         jobs.forever("purge", jobs.PURGE_INTERVAL, purge.run, logger),
+        jobs.forever("rotations", ROTATION_INTERVAL, made.scheduled_rotation.turn, logger),
         jobs.forever("keys", TICK_INTERVAL, made.signing_keys.tick, logger),
         jobs.forever("health", timedelta(0), follow, logger),
         jobs.forever("listen", LISTEN_RETRY, listen, logger),

@@ -2,13 +2,18 @@
 
 An attempt runs to its end whoever waits for it: a caller that gives up early neither gets its failure for nothing nor
 loses the tag that its success has earned. Equal attempts from one source at once are one attempt.
+
+A text that can't be a secret of ours may be an imported one (ADR 0014). Once there is any, such a text costs the same
+bcrypt at every account, imported, not imported or unknown.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,18 +24,26 @@ from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.errors import InvalidClient, RateLimited, StoreUnavailable
 from artstore_grpc.model import Account, Secret, State
 from artstore_grpc.replica import Replica
-from artstore_grpc.secrets import Hasher
+from artstore_grpc.secrets import IMPORTED_DIGEST_BYTES, IMPORTED_PREFIX, Hasher
 from artstore_grpc.store.protocol import Store
 
 FREE_FAILURES = 10
 """Attempts a minute by (account, secret id, source) that are looked at; a success by its tag is not an attempt."""
+FREE_FORM_FAILURES = 60
+"""Failures a minute of texts of free form from one source, whatever the account: each is a bcrypt, and client ids can
+be made up. At cost 12 they keep a quarter of one core busy."""
+MAX_IMPORTED_TAGS = 100_000
+"""About 200 bytes each."""
+NO_SECRET = IMPORTED_PREFIX + 2 * IMPORTED_DIGEST_BYTES * "0"
+"""In place of a secret's id where there is none, so that the digest is over as many bytes."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Credentials that no tag in memory has proved. `tag` is the one they would earn."""
+    """Credentials that no tag in memory has proved. `tag` is the one they would earn; `secret_id` is None for a text of
+    free form."""
 
     credentials: Credentials
     secret_id: str | None
@@ -61,6 +74,27 @@ class Flights(Generic[T]):
             task.exception()  # looked at, in case that everybody has left
 
 
+class ImportedTags:
+    """The tags that imported secrets have earned in this process. They may be weak, so that a tag in the database would
+    let whoever has that and the root key search for them at a digest a guess, where bcrypt is what slows them."""
+
+    def __init__(self) -> None:
+        self._tags: OrderedDict[str, bytes] = OrderedDict()
+
+    def proves(self, secret: Secret, tag: bytes) -> bool:
+        known = self._tags.get(secret.id)
+        if known is None or not hmac.compare_digest(known, tag):
+            return False
+        self._tags.move_to_end(secret.id)
+        return True
+
+    def learn(self, secret: Secret, tag: bytes) -> None:
+        self._tags[secret.id] = tag
+        self._tags.move_to_end(secret.id)
+        while len(self._tags) > MAX_IMPORTED_TAGS:
+            self._tags.popitem(last=False)
+
+
 class Attempts:
     """Carries attempts out."""
 
@@ -72,8 +106,15 @@ class Attempts:
         self._hasher = hasher
         self._failures = failures
         self._now = now
+        self._imported = ImportedTags()
         self._attempts: Flights[tuple[Account, Secret]] = Flights()
         self._hashes: Flights[bool] = Flights()
+
+    def remembers(self, secret: Secret, tag: bytes) -> bool:
+        """Whether this is the tag that the secret has earned, in whichever process or, imported, in this one."""
+        if secret.imported:
+            return self._imported.proves(secret, tag)
+        return secret.tag is not None and hmac.compare_digest(secret.tag, tag)
 
     async def prove(self, attempt: Attempt, account: Account | None) -> tuple[Account, Secret]:
         """The account, as remembered, and its live secret that this is. Raises InvalidClient with the cause for the
@@ -85,6 +126,8 @@ class Attempts:
         wait = await self._failures.charge(attempt.failure_key, FREE_FAILURES)
         if wait is not None:
             raise RateLimited(reason="TOO_MANY_FAILURES", retry_after=wait, cause=about("backing off", account))
+        if attempt.secret_id is None:
+            return await self._proved_free_form(attempt, account)
         secret = find(account, attempt.secret_id)
         if secret is not None and secret.tag is None:
             account = await self._replica.reread(attempt.credentials.client_id)
@@ -94,6 +137,37 @@ class Attempts:
         if cause or account is None or secret is None:
             raise InvalidClient(cause=about(cause, account))
         return account, secret
+
+    async def _proved_free_form(self, attempt: Attempt, account: Account | None) -> tuple[Account, Secret]:
+        """As `_proved`, by the same look-ups and, while there is any imported secret, the same bcrypt whatever the
+        account: where nothing can match it is done for nothing."""
+        secret = find(account, None)
+        cause = refusal(account, secret, self._now())
+        highest = self._replica.imported_cost
+        if cause and not highest:
+            raise InvalidClient(cause=about(cause, account))
+        of_source = failure_key("", "free form", attempt.source)
+        wait = await self._failures.peek(of_source, FREE_FORM_FAILURES)
+        if wait is not None:
+            raise RateLimited(reason="TOO_MANY_FAILURES", retry_after=wait, cause=about("backing off", account))
+        candidate, work = None if cause else secret, max(self._hasher.cost, highest)
+        matches = await self._hashes.join(attempt.tag, lambda: self._hashed_imported(attempt, candidate, work))
+        cause = cause or refusal(account, secret, self._now()) or ("" if matches else "wrong secret")
+        if cause or account is None or secret is None:
+            await self._failures.charge(of_source, FREE_FORM_FAILURES)
+            raise InvalidClient(cause=about(cause, account))
+        return account, secret
+
+    async def _hashed_imported(self, attempt: Attempt, secret: Secret | None, work: int) -> bool:
+        text, hashed = attempt.credentials.client_secret, secret.hash if secret else ""
+        proof = await self._hasher.proof(text, hashed, work=work, source=attempt.source)
+        if secret is None or not proof.matches:
+            return False
+        self._imported.learn(secret, attempt.tag)
+        if proof.upgraded:
+            with contextlib.suppress(StoreUnavailable):  # the next process that proves it makes it anew again
+                await self._store.upgrade_hash(secret.id, hashed, proof.upgraded)
+        return True
 
     async def _matches(self, attempt: Attempt, secret: Secret) -> bool:
         """By the tag, which another replica may have stored meanwhile; else by bcrypt, once for all who ask."""
@@ -123,8 +197,10 @@ def about(cause: str, account: Account | None) -> str:
 
 
 def find(account: Account | None, secret_id: str | None) -> Secret | None:
+    """The account's secret of this id; without an id the one that was imported. A text with an id is one of ours, and
+    no imported secret's, whatever ids these have."""
     for secret in account.secrets if account else ():
-        if secret.id == secret_id:
+        if secret.imported if secret_id is None else secret.id == secret_id and not secret.imported:
             return secret
     return None
 

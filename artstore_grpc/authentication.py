@@ -2,18 +2,18 @@
 
 Every wrong credential gets one answer after the same work: an account look-up (from memory, once a client_id was seen)
 and one keyed digest; assertions.py has its own. bcrypt runs only for a known secret id that has not earned its tag,
-whatever the state of its account. This module decides whether a caller is who it says; what it may do is for others.
+whatever the state of its account, and, once there are imported secrets, for every text that can't be a secret of ours,
+whatever the account (attempts.py). This module decides whether a caller is who it says; what it may do is for others.
 """
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from datetime import datetime
 
 from artstore_grpc import secrets
 from artstore_grpc.assertions import Assertions
-from artstore_grpc.attempts import Attempt, Attempts, find, refusal
+from artstore_grpc.attempts import NO_SECRET, Attempt, Attempts, find, refusal
 from artstore_grpc.call import Caller
 from artstore_grpc.credentials import CLIENT_ID, Credentials
 from artstore_grpc.errors import InvalidClient, InvalidToken
@@ -23,8 +23,8 @@ from artstore_grpc.replica import Replica
 from artstore_grpc.usage import Usage
 from artstore_grpc.vault import Vault
 
-MAX_SECRET_LENGTH = 72
-"""bcrypt's bound in bytes; a longer secret can't be one of ours."""
+MAX_SECRET_LENGTH = 1024
+"""In characters. Ours are shorter; an imported secret's may be longer than the 72 bytes that bcrypt looks at."""
 
 
 class Authenticator:
@@ -62,15 +62,18 @@ class Authenticator:
         if credentials.client_assertion:
             signer, key = await self._assertions.prove(credentials, source)
             return Caller(signer, frozenset(signer.granted_scopes), key_thumbprint=key.thumbprint)
-        if not CLIENT_ID.fullmatch(credentials.client_id) or len(credentials.client_secret) > MAX_SECRET_LENGTH:
+        text = credentials.client_secret
+        # No text, or one with a NUL, where other implementations of bcrypt end: nobody's secret, imported or not.
+        if not CLIENT_ID.fullmatch(credentials.client_id) or not 0 < len(text) <= MAX_SECRET_LENGTH or "\0" in text:
             raise InvalidClient(cause="not a client_id and secret of ours")
         account = await self._replica.account_by_client_id(credentials.client_id)
-        secret_id = secrets.secret_id(credentials.client_secret)
-        tag = self._vault.secret_tag(credentials.client_id, secret_id or "", credentials.client_secret)
+        secret_id = secrets.secret_id(text)
         secret = find(account, secret_id)
+        digested = secret_id or (secret.id if secret else NO_SECRET)
+        tag = self._vault.secret_tag(credentials.client_id, digested, text)
         now = self._now()
         cause = refusal(account, secret, now)
-        if account and secret and secret.tag and hmac.compare_digest(secret.tag, tag) and not cause:
+        if account and secret and self._attempts.remembers(secret, tag) and not cause:
             return self._accepted(account, secret, now, source)
         attempt = Attempt(credentials, secret_id, tag, source)
         account, secret = await self._attempts.prove(attempt, account)

@@ -22,7 +22,7 @@ from artstore_grpc.errors import (
     NotFound,
     PermissionDenied,
 )
-from artstore_grpc.model import Account, Event, EventKind
+from artstore_grpc.model import SYSTEM, Account, Event, EventKind, RotationPolicy
 from artstore_grpc.replays import CONSTRAINT, Answer, Replays, Retry
 from artstore_grpc.replica import Replica
 from artstore_grpc.store.protocol import Store, Unit
@@ -57,8 +57,7 @@ class Changes:
 
     async def get(self, id: str) -> Account:
         """An account, deleted ones too until they are purged. Raises NotFound."""
-        key = fields.account_id(id)
-        return self.present(await (self._store.account(key) if is_uuid(key) else self._store.account_by_client_id(key)))
+        return self.present(await named(self._store, id))
 
     async def answered(self, work: Callable[[Unit], Awaitable[Answer]], retry: Retry | None) -> Answer:
         """Runs the work and keeps its answer, in one unit; of two equal requests the second gets the first's."""
@@ -112,8 +111,7 @@ class Changes:
         detail: Mapping[str, Any] | None = None,
     ) -> Account:
         """Locks, checks the etag and whether the account is deleted, changes, saves and records."""
-        key = fields.account_id(target.id)
-        before = self.present(await (unit.account(key) if is_uuid(key) else unit.account_by_client_id(key)))
+        before = self.present(await named(unit, target.id))
         check(target, before, deleted=deleted)
         after = replace(await change(unit, before), version=before.version + 1, update_time=self._now())
         await unit.save_account(after)
@@ -121,7 +119,7 @@ class Changes:
         return after
 
     def record(self, unit: Unit, caller: Caller | None, kind: EventKind, account: Account, **detail: Any) -> None:
-        actor = caller.account.client_id if caller else "system"
+        actor = caller.account.client_id if caller else SYSTEM
         unit.record(Event(self._now(), actor, kind, account.id, {"client_id": account.client_id, **detail}))
 
     def present(self, account: Account | None) -> Account:
@@ -129,6 +127,13 @@ class Changes:
         if account is None or (account.purge_time and account.purge_time <= self._now()):
             raise NotFound
         return account
+
+
+async def named(place: Store | Unit, id: str) -> Account | None:
+    """The account of this id, else of this client_id, which may look like an id where it was imported."""
+    name = fields.account_id(id)
+    found = await place.account(name.lower()) if is_uuid(name) else None
+    return found or await place.account_by_client_id(name)
 
 
 def voided(account: Account, now: datetime) -> Account:
@@ -146,7 +151,7 @@ def forbid_oneself(caller: Caller, account: Account) -> None:
     """An administrator that shuts itself out could not come back."""
     if account.id == caller.account.id:
         raise FailedPrecondition(
-            "An account can't suspend or delete itself, nor change what it may do or its keys.",
+            "An account can't suspend or delete itself, nor change what it may do, its keys or their rotation.",
             reason="OWN_ACCOUNT",
         )
 
@@ -183,9 +188,20 @@ def described(account: Account) -> dict[str, Any]:
         "served_audiences": list(account.served_audiences),
         "introspection_only": account.introspection_only,
         "public_keys": {key.thumbprint: {"algorithm": key.algorithm, "kid": key.kid} for key in account.public_keys},
+        "rotation_policy": described_policy(account.rotation_policy),
         "suspended": account.suspended,
         "deleted": account.delete_time is not None,
         "secrets": {secret.id: secret.expire_time.isoformat() for secret in account.secrets},
+    }
+
+
+def described_policy(policy: RotationPolicy) -> dict[str, Any]:
+    return {
+        "mode": policy.mode.value,
+        "schedule": policy.schedule,
+        "overlap_seconds": int(policy.overlap.total_seconds()),
+        "sink": policy.sink,
+        "destination": policy.destination,
     }
 
 

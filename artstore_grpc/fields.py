@@ -5,11 +5,22 @@ from __future__ import annotations
 import re
 import unicodedata
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from artstore_grpc.audiences import FORM, MAX_AUDIENCES
+from artstore_grpc.credentials import CLIENT_ID
 from artstore_grpc.errors import invalid
-from artstore_grpc.model import MAX_OVERLAP, MAX_RATE_LIMIT, ROLE_SCOPES, SCOPES, Environment, Role
+from artstore_grpc.model import (
+    MAX_OVERLAP,
+    MAX_RATE_LIMIT,
+    ROLE_SCOPES,
+    SCOPES,
+    SECRET_LIFETIME,
+    SYSTEM,
+    Environment,
+    Role,
+)
+from artstore_grpc.secrets import hash_cost
 
 NAME_LENGTH = (3, 200)
 DESCRIPTION_LENGTH = 500
@@ -57,9 +68,9 @@ def audiences(values: tuple[str, ...], field: str = "audiences") -> tuple[str, .
     return tuple(dict.fromkeys(values))
 
 
-def overlap(value: timedelta) -> timedelta:
+def overlap(value: timedelta, field: str = "overlap") -> timedelta:
     if not timedelta(0) <= value <= MAX_OVERLAP:
-        raise invalid("overlap", f"must be 0 to {MAX_OVERLAP.days} days")
+        raise invalid(field, f"must be 0 to {MAX_OVERLAP.days} days")
     return value
 
 
@@ -74,13 +85,35 @@ def request_id(value: str) -> str:
     return str(parsed)
 
 
+def imported_client_id(value: str) -> str:
+    """A client_id that another system gave out. `system` stands for the installation itself in the ledger."""
+    if not CLIENT_ID.fullmatch(value):
+        raise invalid("client_id", "must be 1 to 100 visible ASCII characters")
+    if value == SYSTEM:
+        raise invalid("client_id", f"must not be {SYSTEM}, which the ledger calls the installation itself")
+    return value
+
+
+def imported_hash(value: str) -> str:
+    if hash_cost(value) is None:
+        raise invalid("secret_hash", "must be a bcrypt hash: $2a$, $2b$ or $2y$, cost 04 to 16, 60 characters")
+    return value
+
+
+def imported_expire_time(value: datetime, now: datetime) -> datetime:
+    """When an imported secret expires: no later than one that is made now does."""
+    if not now < value <= now + SECRET_LIFETIME:
+        raise invalid("secret_expire_time", f"must be to come, and at most {SECRET_LIFETIME.days} days ahead")
+    return value
+
+
 def account_id(value: str) -> str:
-    """Whatever may name an account: its id, in lower case, or its client_id."""
+    """Whatever may name an account: its id or its client_id."""
     if not value:
         raise invalid("id", "is missing")
     if len(value) > 100 or not value.isascii() or not value.isprintable():
         raise invalid("id", "must be an account's id or client_id")
-    return value.lower() if UUID_FORM.fullmatch(value) else value
+    return value
 
 
 def client_id(environment: Environment, account_name: str) -> str:

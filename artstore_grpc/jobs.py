@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from artstore_grpc.errors import LeaseLost, StoreUnavailable
 from artstore_grpc.key_policy import LEEWAY
-from artstore_grpc.model import DELETED_RETENTION, Event, EventKind, Lease
+from artstore_grpc.model import DELETED_RETENTION, Account, Event, EventKind, Lease
 from artstore_grpc.replays import KNOWN_FOR
-from artstore_grpc.store.protocol import Store
+from artstore_grpc.store.protocol import Store, Unit
 from artstore_grpc.telemetry.logs import Logger
 
 PURGE_INTERVAL = timedelta(minutes=1)
@@ -59,7 +59,11 @@ class Purge:
         async with self._store.unit() as unit:
             await unit.require_lease(lease)
             account = await unit.account(id)
-            if account is None or account.purge_time is None or account.purge_time > now:
-                return
-            await unit.purge_account(id)
-            unit.record(Event(now, "system", EventKind.ACCOUNT_PURGED, id, {"client_id": account.client_id}))
+            if account is not None and account.purge_time is not None and account.purge_time <= now:
+                await purge(unit, account, now)
+
+
+async def purge(unit: Unit, account: Account, now: datetime, actor: str = "system") -> None:
+    """Deletes an account for good, and says so."""
+    await unit.purge_account(account.id)
+    unit.record(Event(now, actor, EventKind.ACCOUNT_PURGED, account.id, {"client_id": account.client_id}))

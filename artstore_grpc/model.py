@@ -6,7 +6,7 @@ Times are aware UTC, lifetimes are `timedelta`. Objects are frozen: a change is 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -55,6 +55,9 @@ ROLE_SCOPES: dict[Role, tuple[str, ...]] = {
     Role.READONLY: (STORAGE_READ,),
 }
 
+SYSTEM = "system"
+"""Who the ledger says did it where the installation itself did; no account's client_id."""
+
 DEFAULT_RATE_LIMIT = 100
 MAX_RATE_LIMIT = 1_000_000
 MAX_LIVE_SECRETS = 2
@@ -63,13 +66,43 @@ SECRET_WARNING = timedelta(days=7)
 DEFAULT_OVERLAP = timedelta(hours=24)
 MAX_OVERLAP = timedelta(days=30)
 DELETED_RETENTION = timedelta(days=30)
+MAX_HASH_COST = 16
+"""log2 of the rounds of an imported bcrypt hash; one that is checked takes some 4 s at this."""
+
+
+class RotationMode(StrEnum):
+    """Who sees to it that an account's secret changes."""
+
+    MANUAL = "manual"
+    SELF = "self"
+    MANAGED = "managed"
+
+
+@dataclass(frozen=True, slots=True)
+class RotationPolicy:
+    """How an account's secret is rotated.
+
+    `schedule` is a cron expression in UTC, empty where there is none. `overlap` is how long the old secret lives on.
+    `sink` names a sink of the settings, `destination` a place there; empty: after the `client_id`.
+    """
+
+    mode: RotationMode = RotationMode.MANUAL
+    schedule: str = ""
+    overlap: timedelta = DEFAULT_OVERLAP
+    sink: str = ""
+    destination: str = ""
+
+
+BY_HAND = RotationPolicy()
+"""Of an account that nobody gave another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
     """A secret at rest: everything but the secret.
 
-    `hash` is bcrypt's; `tag` (32 bytes) is the keyed digest that the secret's first success earned, None before.
+    `hash` is bcrypt's; `tag` (32 bytes) is the keyed digest that the secret's first success earned, None before. An
+    `imported` secret came as a hash: its text is of any form, may be weak, and has its tag in memory only.
     """
 
     id: str
@@ -79,9 +112,32 @@ class Secret:
     tag: bytes | None = None
     last_used_time: datetime | None = None
     last_used_source: str = ""
+    imported: bool = False
+    replace_time: datetime | None = None
+    """When its successor reached who uses it: since then it is on its way out. None for one that has none."""
+    warned: bool = False
+    """Whether the ledger says that it is about to expire."""
+    uses: tuple[SecretUse, ...] = ()
+    """Where it was used from lately, the latest first; read only where an account is shown."""
 
     def live(self, now: datetime) -> bool:
         return now < self.expire_time
+
+
+@dataclass(frozen=True, slots=True)
+class PendingDelivery:
+    """A new secret that waits to reach its account's sink: `sealed` (vault.py) holds its text, and nothing else does.
+
+    After `give_up_time` nothing works any more that its users have, and a fresh one is made.
+    """
+
+    secret_id: str
+    sealed: bytes = field(repr=False)
+    create_time: datetime
+    give_up_time: datetime
+    next_attempt_time: datetime
+    attempts: int = 0
+    last_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +182,13 @@ class Account:
     """When `epoch` was last raised; None if never."""
     public_keys: tuple[PublicKey, ...] = ()
     """Keys whose assertions authenticate it (RFC 7523 §2.2)."""
+    rotation_policy: RotationPolicy = BY_HAND
+    next_rotate_time: datetime | None = None
+    """When the policy has its secret rotated next; None where it doesn't."""
+    told_expire_time: datetime | None = None
+    """The `secret_expire_time` whose passing is in the ledger."""
+    delivery: PendingDelivery | None = None
+    """Read only by units, and where an account is shown or what is due to it is asked."""
     secrets: tuple[Secret, ...] = ()
     """Those that no verb has ended, the newest first; some may have expired."""
 
@@ -216,9 +279,14 @@ class WrappedKey:
     create_time: datetime
 
 
+DELIVERY = "delivery"
+"""The kind of what isn't a key: a secret's text, under the secret's id."""
+
+
 @dataclass(frozen=True, slots=True)
 class SealedKey:
-    """A private key as sealed under the root key, of whichever table: `kind` and `kid` are the context."""
+    """A private key, or the text of a secret that waits to be delivered, as sealed under the root key, of whichever
+    table: `kind` and `kid` are the context."""
 
     kind: str
     kid: str
@@ -237,6 +305,11 @@ class EventKind(StrEnum):
     ACCOUNT_PURGED = "account.purged"
     SECRET_ROTATED = "secret.rotated"
     SECRET_REVOKED = "secret.revoked"
+    SECRET_DELIVERED = "secret.delivered"
+    SECRET_DELIVERY_ABANDONED = "secret.delivery_abandoned"
+    SECRET_RETIRED = "secret.retired"
+    SECRET_EXPIRING = "secret.expiring"
+    ACCOUNT_EXPIRED = "account.expired"
     TOKEN_REVOKED = "token.revoked"
     TOKENS_VOIDED = "tokens.voided"
     KEY_CREATED = "key.created"
@@ -356,8 +429,18 @@ class LedgerQuery:
 
 @dataclass(frozen=True, slots=True)
 class SecretUse:
-    """That a secret was used: flushed to the store in batches, never per token."""
+    """That a secret was used, and from where: flushed to the store in batches, never per token."""
 
     secret_id: str
     time: datetime
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """When to look again at an account at which there was nothing to do, when it was `version` and due at `seen`."""
+
+    account_id: str
+    version: int
+    seen: datetime
+    due_time: datetime | None

@@ -21,10 +21,10 @@ MAX_TOKEN_LENGTH = 500
 T = TypeVar("T")
 
 
-def size(asked: int, default: int = DEFAULT_SIZE) -> int:
+def size(asked: int, default: int = DEFAULT_SIZE, field: str = "page_size") -> int:
     """How many to list: 0 is the default, too many the maximum (AIP-158)."""
     if asked < 0:
-        raise invalid("page_size", "must not be negative")
+        raise invalid(field, "must not be negative")
     return min(asked, MAX_SIZE) or default
 
 

@@ -17,11 +17,13 @@ from artstore_grpc.audiences import Audiences
 from artstore_grpc.audit import Audit
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
+from artstore_grpc.deliveries import Deliveries
 from artstore_grpc.ephemeral.announcements import RedisAnnouncements
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.ephemeral.protocol import Limiter, UsedAssertions
 from artstore_grpc.ephemeral.redis import RedisLimiter
 from artstore_grpc.ephemeral.used_assertions import RedisUsedAssertions
+from artstore_grpc.imports import Imports
 from artstore_grpc.key_encryption import KeyEncryption
 from artstore_grpc.key_policy import KeyPolicy
 from artstore_grpc.keys import Keyring
@@ -31,6 +33,8 @@ from artstore_grpc.replays import Replays
 from artstore_grpc.replica import Replica, nothing
 from artstore_grpc.revocations import Revocations
 from artstore_grpc.rotation import Rotation
+from artstore_grpc.rotation_plan import RotationPlan
+from artstore_grpc.rotations import UNSEEN
 from artstore_grpc.rpc.audit_service import AuditService
 from artstore_grpc.rpc.descriptors import SERVICES
 from artstore_grpc.rpc.health import Health
@@ -38,9 +42,12 @@ from artstore_grpc.rpc.key_service import KeyService
 from artstore_grpc.rpc.methods import methods
 from artstore_grpc.rpc.service_account_service import ServiceAccountService
 from artstore_grpc.rpc.token_service import TokenService
+from artstore_grpc.scheduled_rotation import ScheduledRotation
 from artstore_grpc.secrets import Hasher
 from artstore_grpc.settings import Settings
 from artstore_grpc.signing_keys import SigningKeys
+from artstore_grpc.sinks import configuration
+from artstore_grpc.sinks.configuration import Sinks
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.telemetry.logs import Logger
 from artstore_grpc.telemetry.metrics import Metrics
@@ -71,6 +78,9 @@ class Parts:
     changed: asyncio.Event
     """Set when the database went away or came back."""
     signing_keys: SigningKeys
+    sinks: Sinks
+    rotation: Rotation
+    scheduled_rotation: ScheduledRotation
 
 
 def utc_now() -> datetime:
@@ -85,12 +95,17 @@ async def parts(
     logger: Logger,
     now: Callable[[], datetime] = utc_now,
     monotonic: Callable[[], float] = time.monotonic,
+    sinks: Sinks | None = None,
 ) -> AsyncIterator[Parts]:
-    """Builds the parts and closes them; nothing is read from the store yet."""
+    """Builds the parts and closes them; nothing is read from the store yet. `sinks` are those that the settings name,
+    unless they are given."""
     async with AsyncExitStack() as stack:
         store = SqlStore(settings.store_url, pool_size=settings.database_pool_size)
         stack.push_async_callback(store.close)
         stack.push_async_callback(encryption.close)
+        if sinks is None:
+            sinks = configuration.read(settings.sinks_file, now=now) if settings.sinks_file else Sinks()
+        stack.push_async_callback(sinks.close)
         vault = Vault()
         limiter, failures = limiters(settings, stack, logger)
         changed = asyncio.Event()
@@ -154,16 +169,34 @@ async def parts(
             hasher=hasher,
             vault=vault,
             environment=settings.environment,
+            sinks=sinks,
             now=now,
         )
         rotation = Rotation(changes=changes, hasher=hasher, usage=usage, now=now)
+        imports = Imports(
+            store=store, replica=replica, accounts=accounts, changes=changes, audiences=audiences, now=now
+        )
+        idle = settings.token_lifetime + UNSEEN
+        scheduled_rotation = ScheduledRotation(
+            store=store,
+            replica=replica,
+            hasher=hasher,
+            deliveries=Deliveries(vault=vault, sinks=sinks, issuer=issuer, logger=logger, now=now),
+            idle=idle,
+            metrics=metrics,
+            logger=logger,
+            now=now,
+        )
+        plan = RotationPlan(store=store, vault=vault, idle=idle, now=now)
         watches = Watches(replica, keyring, now, max_streams=settings.max_streams)
         revocations = Revocations(replica, keyring, now, issuer=issuer)
         servicers: dict[str, object] = {
             "TokenService": TokenService(
                 tokens, keyring, signing_keys, watches, revocations, metrics, issuer, settings.trusted_proxies
             ),
-            "ServiceAccountService": ServiceAccountService(accounts, rotation, audiences, now),
+            "ServiceAccountService": ServiceAccountService(
+                accounts, rotation, imports, scheduled_rotation, plan, audiences, metrics, now
+            ),
             "KeyService": KeyService(signing_keys),
             "AuditService": AuditService(Audit(store, vault, notary)),
         }
@@ -194,7 +227,10 @@ async def parts(
             metrics=metrics,
             changed=changed,
             signing_keys=signing_keys,
+            rotation=rotation,
+            scheduled_rotation=scheduled_rotation,
             notary=notary,
+            sinks=sinks,
         )
         watch(made)
         yield made

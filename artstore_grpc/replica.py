@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.key_policy import LEEWAY
 from artstore_grpc.lookups import LookUps
-from artstore_grpc.model import Account, EventKind, LedgerRow
+from artstore_grpc.model import MAX_HASH_COST, Account, EventKind, LedgerRow
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.trust import EPOCH_MEMORY, Trust
 
@@ -64,6 +64,8 @@ class Replica:
     ) -> None:
         self.trust = Trust()
         self.outage_since: float | None = -math.inf  # until `load` has read the store
+        self.imported_cost = 0
+        """The highest cost of an imported secret's hash; 0: there is none. It comes down at a restart only."""
         self._store = store
         self._now = now
         self._monotonic = monotonic
@@ -96,6 +98,7 @@ class Replica:
             revocations=await self._store.revocations(now - LEEWAY),
             accounts=await self._store.account_trusts(now - EPOCH_MEMORY),
         )
+        self.imported_cost = await self._store.imported_cost(now)
         self._keys_changed = True
         await self._follow_keys(started)
         self.outage_since = None
@@ -277,6 +280,7 @@ class Replica:
         self._keys_changed |= row.kind.startswith(KEYS)
         if row.kind == EventKind.ACCOUNT_CREATED:
             self._misses.clear()
+            self.imported_cost = max(self.imported_cost, imported_cost(row))
         else:
             client_id = self._client_ids.pop(row.subject, None)
             if client_id is not None:
@@ -291,3 +295,13 @@ class Replica:
         if time >= self._forget_at:
             self._forget_at = time + FORGET_INTERVAL.total_seconds()
             self.trust.forget_expired(self._now())
+
+
+def imported_cost(row: LedgerRow) -> int:
+    """The cost of the hash that an account was imported with; 0 for one that was not, or without a secret."""
+    if '"secret_cost":' not in row.detail:
+        return 0
+    try:
+        return min(int(row.parsed()["secret_cost"]), MAX_HASH_COST)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return 0  # a row that was altered is for a verifier to find

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from artstore_grpc.key_encryption import LOCAL, KeyEncryption, Wrapped
-from artstore_grpc.model import Event, EventKind, SealedKey, WrappedKey
+from artstore_grpc.model import DELIVERY, Event, EventKind, SealedKey, WrappedKey
 from artstore_grpc.store.protocol import Store, Unit
 from artstore_grpc.vault import KEY_ID_BYTES, Vault, WrongKey, framed, new_root
 
@@ -118,7 +118,7 @@ async def _wrapped(root: bytes, encryption: KeyEncryption, now: Now) -> WrappedK
 
 
 async def _seal_again(unit: Unit, old: Vault, new: Vault) -> int:
-    """Every key pair under the new root key; how many."""
+    """Every key pair under the new root key, and every secret that waits to be delivered; how many key pairs."""
     keys = await unit.sealed_keys()
     await unit.save_sealed_keys(
         [
@@ -127,7 +127,7 @@ async def _seal_again(unit: Unit, old: Vault, new: Vault) -> int:
         ]
     )
     await unit.forget_derived()
-    return len(keys)
+    return sum(key.kind != DELIVERY for key in keys)
 
 
 def _event(time: datetime, old_key: str, new_key: str, sealed_again: int | None) -> Event:

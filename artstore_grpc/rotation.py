@@ -11,14 +11,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from artstore_grpc import fields, secrets
+from artstore_grpc import fields, rotations, secrets
 from artstore_grpc.call import Caller
 from artstore_grpc.changes import Changes, Target, check, require_scopes, voided
 from artstore_grpc.errors import FailedPrecondition, InvalidClient, NotFound, PermissionDenied, invalid
 from artstore_grpc.model import (
-    DEFAULT_OVERLAP,
     MAX_LIVE_SECRETS,
-    SECRET_LIFETIME,
     Account,
     EventKind,
     Secret,
@@ -30,12 +28,32 @@ from artstore_grpc.store.protocol import Unit
 from artstore_grpc.usage import Usage
 
 
-async def new_secret(hasher: Hasher, now: Callable[[], datetime]) -> tuple[NewSecret, Secret]:
-    """A fresh secret, as shown once and as stored. Raises Overloaded when hashes queue up."""
+async def new_secret(hasher: Hasher, now: Callable[[], datetime], account: Account) -> tuple[NewSecret, Secret]:
+    """A fresh secret for an account, as shown once and as stored. Raises Overloaded when hashes queue up."""
     made = secrets.generate()
     hashed = await hasher.hash(made.text)
     time = now()
-    return made, Secret(made.id, hashed, time, time + SECRET_LIFETIME)
+    return made, Secret(made.id, hashed, time, rotations.secret_expire_time(account, time))
+
+
+def kept_beside(live: tuple[Secret, ...]) -> tuple[Secret, ...]:
+    """Those of an account's live secrets that may live on beside a new one: the newest, or with two live the one that
+    was used. Raises FailedPrecondition when both were."""
+    if len(live) < MAX_LIVE_SECRETS:
+        return live
+    unused = [secret for secret in live if not rotations.in_use(secret)]
+    if not unused:
+        raise FailedPrecondition(
+            "Two secrets are live and both were used; revoke one first.",
+            reason="TWO_LIVE_SECRETS",
+        )
+    return tuple(secret for secret in live if secret is not unused[0])[:1]
+
+
+def outlived(kept: tuple[Secret, ...], overlap: timedelta, now: datetime) -> tuple[Secret, ...]:
+    """Old secrets whose users have the new one: they live on for the overlap, never past their own expiry."""
+    ends = now + overlap
+    return tuple(replace(s, expire_time=min(s.expire_time, ends), replace_time=now) for s in kept) if overlap else ()
 
 
 class Rotation:
@@ -56,20 +74,20 @@ class Rotation:
         *,
         revoke_tokens: bool = False,
     ) -> Answer:
-        """A new secret; the newest of the old ones lives on for `overlap`, and with `revoke_tokens` no token that was
-        issued before. Raises FailedPrecondition when two that were used are live, PermissionDenied for an account's
-        own access token."""
-        overlap = fields.overlap(DEFAULT_OVERLAP if overlap is None else overlap)
-        if revoke_tokens and overlap:
+        """A new secret; the newest of the old ones lives on for `overlap`, by default the policy's, and with
+        `revoke_tokens` no token that was issued before. Raises FailedPrecondition when two that were used are live,
+        PermissionDenied for an account's own access token."""
+        overlap = overlap if overlap is None else fields.overlap(overlap)
+        if revoke_tokens and overlap != timedelta(0):
             raise invalid("revoke_tokens", "needs an overlap of 0")  # the old secret would only get new ones
         current = await self._changes.get(target.id)
         self._may_rotate(caller, current)
         if retry is not None and (before := await self._changes.before(retry)) is not None:
             return before
         check(target, current)
-        self._kept(current, overlap)  # what will be refused is refused before a hash is computed for it
+        kept_beside(current.live_secrets(self._now()))  # refuses before a hash is computed for what would be refused
         await self._usage.flush()
-        made, secret = await new_secret(self._hasher, self._now)
+        made, secret = await new_secret(self._hasher, self._now, current)
 
         async def rotate(unit: Unit) -> Answer:
             previous: tuple[Secret, ...] = ()
@@ -78,9 +96,12 @@ class Rotation:
                 nonlocal previous
                 self._may_rotate(caller, account)
                 self._still_proved(caller, account)
-                kept, previous = self._kept(account, overlap)
+                beside = account.rotation_policy.overlap if overlap is None else overlap
+                detail["overlap_seconds"] = int(beside.total_seconds())
+                kept, previous = self._kept(account, beside)
                 await unit.void_replays(account.id)
-                rotated = replace(account, secrets=(secret, *kept))
+                fresh = replace(secret, expire_time=rotations.secret_expire_time(account, secret.create_time))
+                rotated = rotations.scheduled(replace(account, secrets=(fresh, *kept)), self._now())
                 if not revoke_tokens:
                     return rotated
                 detail["epoch"] = account.epoch + 1
@@ -89,9 +110,9 @@ class Rotation:
                 )  # of tokens that are void now; counted, they would void the next
                 return voided(rotated, self._now())
 
-            detail: dict[str, Any] = {"secret_id": secret.id, "overlap_seconds": int(overlap.total_seconds())}
+            detail: dict[str, Any] = {"secret_id": secret.id}
             account = await self._changes.change(unit, target, caller, EventKind.SECRET_ROTATED, change, detail=detail)
-            return Answer(account, secret, made.text, previous)
+            return Answer(account, account.secrets[0], made.text, previous)
 
         return await self._changes.answered(rotate, retry)
 
@@ -106,7 +127,7 @@ class Rotation:
             if not kept and account.id == caller.account.id:
                 raise FailedPrecondition("An account can't revoke its own last secret.", reason="OWN_ACCOUNT")
             await unit.void_replays(account.id)
-            return replace(account, secrets=kept)
+            return rotations.sooner(replace(account, secrets=kept), self._now())
 
         if not secret_id:
             raise invalid("secret_id", "is missing")
@@ -143,15 +164,4 @@ class Rotation:
         """Which old secrets live on beside a new one (at most one), and all that the rotation ended or shortened."""
         now = self._now()
         live = account.live_secrets(now)
-        keep = live
-        if len(live) >= MAX_LIVE_SECRETS:
-            unused = [secret for secret in live if secret.last_used_time is None and secret.tag is None]
-            if not unused:
-                raise FailedPrecondition(
-                    "Two secrets are live and both were used; revoke one first.",
-                    reason="TWO_LIVE_SECRETS",
-                )
-            keep = tuple(secret for secret in live if secret not in unused[:1])
-        ends = now + overlap
-        kept = tuple(replace(secret, expire_time=min(secret.expire_time, ends)) for secret in keep) if overlap else ()
-        return kept[:1], live
+        return outlived(kept_beside(live)[:1], overlap, now), live

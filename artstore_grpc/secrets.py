@@ -2,17 +2,20 @@
 
 A generated secret is `artstore_<10: id>_<43: random><6: checksum>`, all base62: the id names the one hash that may
 match, 43 characters hold 256 random bits, and the CRC-32 over all before it lets scanners (and this service) tell a
-secret from noise without a look-up. 69 bytes: under bcrypt's 72. This module doesn't know accounts.
+secret from noise without a look-up. 69 bytes: under bcrypt's 72. A text of any other form may be an imported secret's,
+of which another system made the hash (ADR 0014). This module doesn't know accounts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import re
 import secrets
 import string
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +43,21 @@ PAIRS = tuple(high + low for high in ALPHABET for low in ALPHABET)
 FORM = re.compile(
     rf"{PREFIX}(?P<id>[0-9A-Za-z]{{{ID_LENGTH}}})_[0-9A-Za-z]{{{RANDOM_LENGTH}}}(?P<checksum>[0-9A-Za-z]{{{CHECKSUM_LENGTH}}})"
 )
+
+
+HASH = re.compile(
+    r"\$2[aby]\$(?P<cost>0[4-9]|1[0-6])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]", re.ASCII
+)
+"""A bcrypt hash that some secret may match: the last characters of the salt and of the digest have bits to spare, which
+no implementation sets. `$2x$` marks the hashes of a bug that made secrets easier to guess."""
+IMPORTED_PREFIX = "imported-"
+IMPORTED_DIGEST_BYTES = 10
+HASHED_BYTES = 72
+"""What bcrypt looks at. Other systems cut longer secrets off; the library here refuses them."""
+FREE_FORM_SHARE = 2
+"""Texts of free form, which a stranger can make bcrypt run for, may take 1/2 of the queue,"""
+SOURCE_SHARE = 4
+"""and those from one source 1/4 of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +93,42 @@ def secret_id(text: str) -> str | None:
     return match["id"]
 
 
+def imported_id(hashed: str, client_id: str) -> str:
+    """The id of an imported secret: which hash it came with, without telling anything of that, and whose it is."""
+    digest = hashlib.sha256(f"{hashed}|{client_id}".encode()).hexdigest()
+    return IMPORTED_PREFIX + digest[: 2 * IMPORTED_DIGEST_BYTES]
+
+
+def hash_cost(hashed: str) -> int | None:
+    """The cost of a bcrypt hash; None for what is none."""
+    match = HASH.fullmatch(hashed)
+    return int(match["cost"]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Whether a text of free form is the secret of an imported hash, and the hash that shall replace a cheaper one."""
+
+    matches: bool
+    upgraded: str = ""
+
+
+def proved(text: str, hashed: str, *, cost: int, work: int) -> Proof:
+    """A failure takes 2^`work` rounds, whatever the hash's own cost, and without a hash too: 2^c for the hash, then
+    2^c + 2^(c+1) + … + 2^(work-1). A success is told apart by its answer, so it needs no such care: a hash that is
+    cheaper than `cost` is made anew instead."""
+    secret = text.encode()[:HASHED_BYTES]
+    cheapest = hash_cost(hashed)
+    if cheapest is None:
+        bcrypt.hashpw(secret, bcrypt.gensalt(work))
+        return Proof(matches=False)
+    if bcrypt.checkpw(secret, hashed.encode()):
+        return Proof(True, bcrypt.hashpw(secret, bcrypt.gensalt(cost)).decode() if cheapest < cost else "")
+    for each in range(cheapest, work):
+        bcrypt.hashpw(secret, bcrypt.gensalt(each))
+    return Proof(matches=False)
+
+
 class Hasher:
     """bcrypt off the event loop, on a few threads and with a bounded queue (DESIGN §4).
 
@@ -87,7 +141,9 @@ class Hasher:
         """Hashes computed since the start."""
         self.pending = 0
         """Hashes waiting or under way."""
+        self._threads = threads
         self._bound = threads + queue
+        self._free_form: Counter[str] = Counter()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt")
 
     async def hash(self, text: str) -> str:
@@ -98,23 +154,36 @@ class Hasher:
         """Whether the hash is of this text. Raises Overloaded when the queue is full."""
         return await self._run(lambda: bcrypt.checkpw(text.encode(), hashed.encode()))
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def proof(self, text: str, hashed: str, *, work: int, source: str) -> Proof:
+        """Whether an imported hash is of this text; an empty hash is of none, and takes as long. Raises Overloaded when
+        the queue is full, or too full of such texts: they must not shut out who has a secret of ours."""
+        share = max(1, self._bound // FREE_FORM_SHARE)
+        of_source = max(self._threads, share // SOURCE_SHARE)  # who is alone may use every thread
+        if self._free_form.total() >= share or self._free_form[source] >= of_source:
+            raise Overloaded(reason="HASHING_QUEUE_FULL", retry_after=RETRY_AFTER)
+        return await self._run(lambda: proved(text, hashed, cost=self.cost, work=work), source)
+
+    async def _run(self, work: Callable[[], T], free_form: str = "") -> T:
         if self.pending >= self._bound:
             raise Overloaded(reason="HASHING_QUEUE_FULL", retry_after=RETRY_AFTER)
         loop = asyncio.get_running_loop()
         self.pending += 1
+        if free_form:
+            self._free_form[free_form] += 1
         future = self._executor.submit(work)
-        future.add_done_callback(lambda done: self._finish(loop, ran=not done.cancelled()))
+        future.add_done_callback(lambda done: self._finish(loop, free_form, ran=not done.cancelled()))
         return await asyncio.wrap_future(future)
 
-    def _finish(self, loop: asyncio.AbstractEventLoop, *, ran: bool) -> None:
+    def _finish(self, loop: asyncio.AbstractEventLoop, free_form: str, *, ran: bool) -> None:
         """Frees the place when the thread is done: a caller that gave up still burns its core."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody counts any more
-            loop.call_soon_threadsafe(self._count, ran)
+            loop.call_soon_threadsafe(self._count, ran, free_form)
 
-    def _count(self, ran: bool) -> None:
+    def _count(self, ran: bool, free_form: str) -> None:
         self.pending -= 1
         self.computed += ran
+        if free_form:
+            self._free_form -= Counter((free_form,))  # drops those that are at zero
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -136,6 +136,10 @@ class Settings:
     database_pool_size: int = 10
     """Connections to PostgreSQL of one process (1 to 1,000)."""
 
+    sinks_file: Path | None = None
+    """JSON that says where the secrets are delivered that the service rotates by itself (docs/sinks.md). `off`:
+    nowhere."""
+
     @property
     def embedded(self) -> bool:
         """Whether the database is the embedded default."""

@@ -22,12 +22,11 @@ from artstore_grpc.key_changes import KeyChanges, signs_tokens_shorter_than
 from artstore_grpc.key_material import generate, sealed
 from artstore_grpc.key_policy import Due, KeyPolicy, Step
 from artstore_grpc.keys import LEASE, Keyring
-from artstore_grpc.model import KeyState, Lease, SigningKey
+from artstore_grpc.model import SYSTEM, KeyState, Lease, SigningKey
 from artstore_grpc.replica import Replica
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.vault import Vault
 
-SYSTEM = "system"
 TICK_INTERVAL = timedelta(seconds=1)
 LEASE_LIFETIME = timedelta(seconds=30)
 """After a crash of the process that did what is due, another takes over this much later; renewed at half."""

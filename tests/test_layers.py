@@ -17,15 +17,19 @@ CLIENT = ROOT / "clients/python/artstore"
 LAYERS = (
     "errors files model addresses forms deadlines",
     "settings call policy",
-    "audiences credentials ledger lookups places secrets vault filters key_policy public_keys",
-    "store ephemeral telemetry fields pages trust key_material key_encryption checkpoints",
+    "audiences credentials ledger lookups places secrets vault filters key_policy public_keys schedules",
+    "rotations",
+    "store ephemeral sinks telemetry fields pages trust key_material key_encryption checkpoints",
     "replays usage replica keys key_changes root_key key_files kms verification",
+    "rotation_policies",
+    "deliveries",
     "attempts jobs changes revocations signing_keys notary exports",
     "assertions",
     "authentication",
     "tokens rotation audit archives",
-    "accounts",
-    "installation pipeline",
+    "accounts rotation_steps",
+    "scheduled_rotation rotation_plan",
+    "installation pipeline imports",
     "watches",
     "rpc",
     "gateway",
@@ -55,6 +59,7 @@ HOMES = {
     "artstore": {"rpc", "gateway", "cli"},
     "prometheus_client": {"telemetry", "app"},
     "http": {"gateway"},
+    "httpx": {"sinks"},
 }
 """Which subjects may know a library; a protobuf, SQL or HTTP type anywhere else is a rule in the wrong place."""
 

@@ -20,6 +20,7 @@ from artstore_grpc.cli.output import (
     time_text,
 )
 from artstore_grpc.cli.public_keys import KeyFile
+from artstore_grpc.cli.rotation_policy import ROTATION_OPTIONS, policy_of
 from artstore_grpc.cli.session import as_client, json_option
 
 LISTED = ("CLIENT ID", "NAME", "ROLE", "STATE", "RATE LIMIT", "SECRET EXPIRES")
@@ -67,6 +68,7 @@ def field_options(*, required: bool) -> Callable[[Callable[..., None]], Callable
             help="Authenticates by this key: a JWK, a JWK set or PEM; repeatable. '': by none.",
         ),
         click.option(flag, default=None, is_flag=True, help="Gets no tokens: it only introspects and revokes."),
+        *ROTATION_OPTIONS,
     )
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -79,7 +81,10 @@ def field_options(*, required: bool) -> Callable[[Callable[..., None]], Callable
 
 def account_of(options: dict[str, Any]) -> tuple[ServiceAccount, list[str]]:
     """The account that the options describe, and the fields that they name."""
+    policy = policy_of(options)
     given = {FIELDS[name]: field_value(name, value) for name, value in options.items() if value not in (None, ())}
+    if policy is not None:
+        given["rotation_policy"] = policy
     return ServiceAccount(**given), list(given)
 
 

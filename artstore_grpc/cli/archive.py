@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from artstore_grpc.cli.audit import Moved, audit, bar
+from artstore_grpc.cli.audit import audit
 from artstore_grpc.cli.durations import DurationType
 from artstore_grpc.cli.exits import Exit, Failure
 from artstore_grpc.cli.loop import run
 from artstore_grpc.cli.output import echo_json
+from artstore_grpc.cli.progress import Moved, bar
 from artstore_grpc.cli.serve import ServerCommand, settings_with_warnings
 from artstore_grpc.cli.session import json_option
 from artstore_grpc.cli.verify import broken

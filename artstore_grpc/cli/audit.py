@@ -17,13 +17,12 @@ from artstore.identity import AdminClient, RateLimited
 from artstore.identity.v1 import audit_service_pb2 as pb
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from artstore_grpc import exports
 from artstore_grpc.cli.exits import Exit, Failure
 from artstore_grpc.cli.ids import IdCommand
 from artstore_grpc.cli.output import echo_json, echo_table, time_text
+from artstore_grpc.cli.progress import Moved, bar
 from artstore_grpc.cli.session import as_client, json_option
 from artstore_grpc.files import settle
 from artstore_grpc.model import Checkpoint, EventKind, LedgerRow
@@ -33,22 +32,11 @@ PAGE = 1000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Answer = TypeVar("Answer")
-Moved = Callable[[int, int], None]
-"""Moves a progress bar: so many rows of so many."""
 
 
 @click.group()
 def audit() -> None:
     """Read the ledger, where every change is a row, and verify that nothing was altered."""
-
-
-@contextlib.contextmanager
-def bar(what: str) -> Iterator[Moved]:
-    """A progress bar on standard error, where that is a terminal."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not os.isatty(2)) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=max(done, total) or None)
 
 
 async def patiently(call: Callable[[], Awaitable[Answer]]) -> Answer:

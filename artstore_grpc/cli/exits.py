@@ -25,6 +25,7 @@ class Exit(IntEnum):
     RATE_LIMITED = 9
     INVALID = 10
     BROKEN = 11
+    INCOMPLETE = 12
 
 
 MEANINGS: dict[Exit, str] = {
@@ -40,6 +41,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.RATE_LIMITED: "too many requests; try again later",
     Exit.INVALID: "a setting is wrong, or an argument that the service refused",
     Exit.BROKEN: "the ledger, or a file of it, is broken",
+    Exit.INCOMPLETE: "a part of it failed, which the report tells; the rest was done",
 }
 
 

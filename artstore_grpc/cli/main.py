@@ -6,6 +6,7 @@ import click
 
 from artstore_grpc.cli import (
     archive,  # noqa: F401  # adds its command to `audit`
+    imports,  # noqa: F401  # adds its commands to `accounts`
     rekey,  # noqa: F401  # adds its commands to `keys`
     secrets,  # noqa: F401  # adds its commands to `accounts`
 )
@@ -18,6 +19,7 @@ from artstore_grpc.cli.failures import EdgeGroup
 from artstore_grpc.cli.gateway import gateway
 from artstore_grpc.cli.health import health
 from artstore_grpc.cli.keys import keys
+from artstore_grpc.cli.rotation import rotation
 from artstore_grpc.cli.serve import serve
 from artstore_grpc.cli.token import token
 
@@ -45,7 +47,7 @@ def main(traceback: bool) -> None:
     """The ArtStore identity service: run it, and manage its accounts and keys."""
 
 
-for command in (serve, gateway, db, bootstrap, accounts, keys, audit, token, health):
+for command in (serve, gateway, db, bootstrap, accounts, rotation, keys, audit, token, health):
     main.add_command(command)
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from artstore.identity import Role, ServiceAccount, State
+from artstore.identity import Role, RotationMode, ServiceAccount, State
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -37,8 +37,17 @@ def message_json(message: Message) -> dict[str, Any]:
 
 
 def account_json(account: ServiceAccount) -> dict[str, Any]:
-    """An account as the REST API shows it: role and state by their short names."""
-    return {**message_json(account), "role": role_name(account.role), "state": state_name(account.state)}
+    """An account as the REST API shows it: role, state and mode by their short names."""
+    said = {**message_json(account), "role": role_name(account.role), "state": state_name(account.state)}
+    if account.HasField("rotation_policy"):
+        said["rotation_policy"]["mode"] = short_name(RotationMode, account.rotation_policy.mode)
+    return said
+
+
+def short_name(enumeration: Any, number: int) -> str:
+    """`ROTATION_MODE_SELF` of RotationMode is `self`."""
+    name: str = enumeration.Name(number)
+    return name.rpartition("_")[2].lower()
 
 
 def role_name(role: int) -> str:
@@ -102,6 +111,9 @@ def echo_account(account: ServiceAccount) -> None:
             ("updated", time_text(account.update_time)),
             ("deleted", time_text(account.delete_time)),
             ("purged", time_text(account.purge_time)),
+            ("rotation", policy_text(account)),
+            ("next rotation", time_text(account.next_rotate_time)),
+            ("delivery", delivery_text(account)),
             *((f"secret {secret.id}", secret_text(secret)) for secret in account.secrets),
             *((f"key {key.thumbprint}", key_text(key)) for key in account.public_keys),
             ("etag", account.etag),
@@ -113,7 +125,30 @@ def secret_text(secret: Any) -> str:
     """What is known of a secret: when it expires, when and from where it was last used."""
     used = time_text(secret.last_used_time)
     last_used = f"last used {used} from {secret.last_used_source}" if used else "never used"
-    return f"expires {time_text(secret.expire_time)}, {last_used}"
+    came = "imported, " if secret.imported else ""
+    hosts = [f"{use.source} ({time_text(use.last_used_time)})" for use in secret.uses]
+    used_by = f"; used by {', '.join(hosts)}" if hosts else ""
+    return f"{came}expires {time_text(secret.expire_time)}, {last_used}{used_by}"
+
+
+def policy_text(account: ServiceAccount) -> str:
+    """Who rotates its secret, when, and where the new one goes."""
+    if not account.HasField("rotation_policy"):
+        return ""
+    policy = account.rotation_policy
+    words = [short_name(RotationMode, policy.mode), f"at {policy.schedule} UTC" if policy.schedule else ""]
+    words += [f"overlap {policy.overlap.ToTimedelta()}", f"to {policy.sink}" if policy.sink else "", policy.destination]
+    return ", ".join(filter(None, words))
+
+
+def delivery_text(account: ServiceAccount) -> str:
+    """How far a new secret has come on its way to the sink."""
+    if not account.HasField("secret_delivery"):
+        return ""
+    pending = account.secret_delivery
+    failed = f", the last one failed: {pending.last_error}" if pending.last_error else ""
+    again = time_text(pending.next_attempt_time)
+    return f"secret {pending.secret_id} waits: {pending.attempts} attempts{failed}; the next one is at {again}"
 
 
 def key_text(key: Any) -> str:

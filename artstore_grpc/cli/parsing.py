@@ -90,6 +90,10 @@ def path(value: str) -> Path:
     return Path(text(value))
 
 
+def optional_path(value: str) -> Path | None:
+    return None if value.lower() == OFF else path(value)
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """A parser of one of some words, in either case."""
     spelled = {choice.lower(): choice for choice in choices}
@@ -128,6 +132,7 @@ BY_TYPE: Mapping[Any, Callable[[str], Any]] = {
     str: text,
     int: integer,
     Path: path,
+    Path | None: optional_path,
     Address: address,
     Address | None: optional_address,
     timedelta: seconds,

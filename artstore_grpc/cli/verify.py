@@ -11,9 +11,10 @@ import click
 from artstore.identity import AdminClient
 
 from artstore_grpc import exports
-from artstore_grpc.cli.audit import audit, bar, patiently
+from artstore_grpc.cli.audit import audit, patiently
 from artstore_grpc.cli.exits import Exit, Failure
 from artstore_grpc.cli.output import echo_json
+from artstore_grpc.cli.progress import bar
 from artstore_grpc.cli.session import as_client, json_option, target_option, timeout_option
 from artstore_grpc.ledger import Head
 from artstore_grpc.verification import Broken, HeadArchived

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from artstore_grpc.errors import InvalidRequest, Violation
-from artstore_grpc.gateway.values import DURATION, TIMESTAMP, WELL_KNOWN, Fault, from_json, from_text, short_names
+from artstore_grpc.gateway.values import ANY, DURATION, TIMESTAMP, WELL_KNOWN, Fault, from_json, from_text, short_names
 
 MAX_VIOLATIONS = 50
 """A body of 64 KiB can hold thousands of faults; nobody reads that many."""
@@ -44,6 +45,8 @@ def printer(field: FieldDescriptor) -> Callable[[Any], Any]:
     if field.enum_type is not None:
         names = {number: name for name, number in short_names(field.enum_type).items()}
         return lambda number: names.get(number, "unspecified")
+    if field.message_type is not None and field.message_type.full_name == ANY:
+        return lambda value: MessageToDict(value, preserving_proto_field_name=True)  # with its "@type"
     if field.message_type is not None:
         known = field.message_type.full_name in (TIMESTAMP, DURATION)
         return (lambda value: value.ToJsonString()) if known else to_json

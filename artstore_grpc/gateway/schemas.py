@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from artstore_grpc.errors import OUTCOMES
-from artstore_grpc.gateway.values import DURATION, FIELD_MASK, INTEGERS, TIMESTAMP, short_names
+from artstore_grpc.gateway.values import ANY, DURATION, FIELD_MASK, INTEGERS, TIMESTAMP, short_names
 
 Schema = dict[str, Any]
 
@@ -22,6 +22,7 @@ WELL_KNOWN: dict[str, Schema] = {
     TIMESTAMP: {"type": "string", "format": "date-time"},
     DURATION: {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?s$", "examples": ["3600s"]},
     FIELD_MASK: {"type": "string", "examples": ["name,description"]},
+    ANY: {"type": "object", "required": ["@type"], "properties": {"@type": {"type": "string"}}},
 }
 
 STRING: Schema = {"type": "string"}

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from google.protobuf.any_pb2 import Any as Any_
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -22,6 +23,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 TIMESTAMP = Timestamp.DESCRIPTOR.full_name
 DURATION = Duration.DESCRIPTOR.full_name
 FIELD_MASK = FieldMask.DESCRIPTOR.full_name
+ANY = Any_.DESCRIPTOR.full_name
+"""A message of any type; only ever an answer's (the details of a `google.rpc.Status`)."""
 
 INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),

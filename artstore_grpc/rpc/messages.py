@@ -15,7 +15,8 @@ from artstore_grpc import model
 from artstore_grpc.accounts import Draft
 from artstore_grpc.audiences import Audiences
 from artstore_grpc.changes import Target, etag
-from artstore_grpc.errors import invalid
+from artstore_grpc.errors import IdentityError, invalid
+from artstore_grpc.imports import Asked
 from artstore_grpc.public_keys import registered
 
 MUTABLE = (
@@ -28,6 +29,7 @@ MUTABLE = (
     "served_audiences",
     "introspection_only",
     "public_keys",
+    "rotation_policy",
 )
 """What an update mask may name."""
 
@@ -66,6 +68,17 @@ def interval(value: Duration, field: str) -> timedelta:
     return value.ToTimedelta()
 
 
+def time_of(value: Timestamp, field: str) -> datetime:
+    """A time from the wire, to the microsecond. Raises InvalidRequest for one outside of what `datetime` can say, which
+    is what `google.protobuf.Timestamp` may."""
+    try:
+        if not 0 <= value.nanos <= MAX_NANOS:
+            raise OverflowError
+        return EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+    except OverflowError:
+        raise invalid(field, "is not a valid time") from None
+
+
 def role_of(value: int) -> model.Role:
     """A role from the wire. Raises InvalidRequest for none and for an unknown one."""
     if value == pb.ROLE_UNSPECIFIED:
@@ -82,6 +95,44 @@ def secret_message(secret: model.Secret) -> pb.Secret:
         expire_time=timestamp(secret.expire_time),
         last_used_time=timestamp(secret.last_used_time),
         last_used_source=secret.last_used_source,
+        uses=[pb.SecretUse(source=use.source, last_used_time=timestamp(use.time)) for use in secret.uses],
+        imported=secret.imported,
+    )
+
+
+def policy_message(policy: model.RotationPolicy) -> pb.RotationPolicy | None:
+    """A policy; None for an account that is rotated by hand."""
+    if policy == model.BY_HAND:
+        return None
+    return pb.RotationPolicy(
+        mode=pb.RotationMode.Value(f"ROTATION_MODE_{policy.mode.name}"),
+        schedule=policy.schedule,
+        overlap=duration(policy.overlap),
+        sink=policy.sink,
+        destination=policy.destination,
+    )
+
+
+def policy_of(message: pb.RotationPolicy) -> model.RotationPolicy:
+    """A policy from the wire, not checked yet but for its mode. Raises InvalidRequest."""
+    if message.mode not in pb.RotationMode.values():
+        raise invalid("rotation_policy.mode", "is unknown")
+    name = pb.RotationMode.Name(message.mode).removeprefix("ROTATION_MODE_")
+    mode = model.RotationMode.MANUAL if message.mode == pb.ROTATION_MODE_UNSPECIFIED else model.RotationMode[name]
+    overlap = model.DEFAULT_OVERLAP
+    if message.HasField("overlap"):
+        overlap = interval(message.overlap, "rotation_policy.overlap")
+    return model.RotationPolicy(mode, message.schedule, overlap, message.sink, message.destination)
+
+
+def delivery_message(pending: model.PendingDelivery | None) -> pb.SecretDelivery | None:
+    if pending is None:
+        return None
+    return pb.SecretDelivery(
+        secret_id=pending.secret_id,
+        attempts=pending.attempts,
+        next_attempt_time=timestamp(pending.next_attempt_time),
+        last_error=pending.last_error,
     )
 
 
@@ -117,12 +168,31 @@ def account_message(account: model.Account, audiences: Audiences, now: datetime)
         delete_time=timestamp(account.delete_time),
         purge_time=timestamp(account.purge_time),
         secret_expire_time=timestamp(account.secret_expire_time),
+        rotation_policy=policy_message(account.rotation_policy),
+        next_rotate_time=timestamp(account.next_rotate_time),
+        secret_delivery=delivery_message(account.delivery),
     )
 
 
 def draft(message: pb.ServiceAccount, *, without_secret: bool = False) -> Draft:
     """What to create; output-only fields are ignored (AIP-203)."""
     return Draft(**changes(message, MUTABLE), without_secret=without_secret)
+
+
+def asked(message: pb.ImportedServiceAccount) -> Asked | IdentityError:
+    """What to import, or why that can't be read: the others of its batch are no worse for it."""
+    try:
+        if not message.HasField("service_account"):
+            raise invalid("service_account", "is missing")
+        expires = message.HasField("secret_expire_time")
+        return Asked(
+            draft(message.service_account),
+            message.client_id,
+            message.secret_hash,
+            time_of(message.secret_expire_time, "secret_expire_time") if expires else None,
+        )
+    except IdentityError as error:
+        return error
 
 
 def changes(message: pb.ServiceAccount, names: tuple[str, ...]) -> dict[str, Any]:
@@ -138,6 +208,8 @@ def value_of(message: pb.ServiceAccount, name: str) -> Any:
         return value or model.DEFAULT_RATE_LIMIT
     if name == "public_keys":
         return registered([offered(key) for key in value])
+    if name == "rotation_policy":
+        return policy_of(value)
     return tuple(value) if name in ("scopes", "audiences", "served_audiences") else value
 
 
@@ -150,10 +222,14 @@ def masked(message: pb.ServiceAccount, paths: tuple[str, ...]) -> Mapping[str, A
         if len(paths) > 1:
             raise invalid("update_mask", "must be * alone")
         return changes(message, MUTABLE)
-    names = paths or tuple(name for name in MUTABLE if getattr(message, name))
+    names = paths or tuple(name for name in MUTABLE if given(message, name))
     if not names:
         raise invalid("update_mask", "names nothing to change")
     return changes(message, names)
+
+
+def given(message: pb.ServiceAccount, name: str) -> bool:
+    return message.HasField("rotation_policy") if name == "rotation_policy" else bool(getattr(message, name))
 
 
 def target(message: Any) -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -9,25 +10,53 @@ from typing import Any
 from artstore.identity.v1 import service_account_service_pb2 as pb
 from google.protobuf.message import Message
 
-from artstore_grpc import fields, model
+from artstore_grpc import fields, model, pages
 from artstore_grpc.accounts import Accounts
 from artstore_grpc.audiences import Audiences
 from artstore_grpc.call import Call, Caller
 from artstore_grpc.changes import Target
 from artstore_grpc.errors import invalid
+from artstore_grpc.imports import Imported, Imports, Outcome
 from artstore_grpc.replays import Retry
 from artstore_grpc.rotation import Rotation
-from artstore_grpc.rpc.messages import account_message, draft, interval, masked, secret_message, target, timestamp
+from artstore_grpc.rotation_plan import RotationPlan
+from artstore_grpc.rpc.messages import (
+    account_message,
+    asked,
+    draft,
+    interval,
+    masked,
+    secret_message,
+    target,
+    time_of,
+    timestamp,
+)
+from artstore_grpc.rpc.rotation_messages import result_message, step_message
+from artstore_grpc.rpc.status import to_status
+from artstore_grpc.scheduled_rotation import ScheduledRotation
+from artstore_grpc.telemetry.metrics import Metrics
 
 
 class ServiceAccountService:
     """The methods of artstore.identity.v1.ServiceAccountService, as the pipeline calls them."""
 
     def __init__(
-        self, accounts: Accounts, rotation: Rotation, audiences: Audiences, now: Callable[[], datetime]
+        self,
+        accounts: Accounts,
+        rotation: Rotation,
+        imports: Imports,
+        scheduled: ScheduledRotation,
+        plan: RotationPlan,
+        audiences: Audiences,
+        metrics: Metrics,
+        now: Callable[[], datetime],
     ) -> None:
         self._accounts = accounts
         self._rotation = rotation
+        self._imports = imports
+        self._metrics = metrics
+        self._scheduled = scheduled
+        self._plan = plan
         self._audiences = audiences
         self._now = now
 
@@ -64,8 +93,8 @@ class ServiceAccountService:
         if not request.HasField("service_account"):
             raise invalid("service_account", "is missing")
         changes = masked(request.service_account, tuple(request.update_mask.paths))
-        asked = Target(request.service_account.id, request.service_account.etag)
-        account = await self._accounts.update(asked, changes, caller(call))
+        meant = Target(request.service_account.id, request.service_account.etag)
+        account = await self._accounts.update(meant, changes, caller(call))
         return pb.UpdateServiceAccountResponse(service_account=self._message(account))
 
     async def DeleteServiceAccount(
@@ -108,6 +137,41 @@ class ServiceAccountService:
     async def RevokeSecret(self, request: pb.RevokeSecretRequest, call: Call) -> pb.RevokeSecretResponse:
         account = await self._rotation.revoke_secret(target(request), request.secret_id, caller(call))
         return pb.RevokeSecretResponse(service_account=self._message(account))
+
+    async def PlanRotations(self, request: pb.PlanRotationsRequest, call: Call) -> pb.PlanRotationsResponse:
+        until = time_of(request.until, "until") if request.HasField("until") else None
+        steps, next_page_token = await self._plan.page(
+            page_size=request.page_size, page_token=request.page_token, until=until
+        )
+        return pb.PlanRotationsResponse(steps=map(step_message, steps), next_page_token=next_page_token)
+
+    async def RunRotations(self, request: pb.RunRotationsRequest, call: Call) -> pb.RunRotationsResponse:
+        most = pages.size(request.max_steps, field="max_steps")
+        if request.dry_run:
+            due = await self._scheduled.due(most + 1)
+            dry = [pb.StepResult(step=step_message(step)) for step in due[:most]]
+            return pb.RunRotationsResponse(results=dry, more=len(due) > most)
+        results, more = await self._scheduled.run(caller(call).account.client_id, most)
+        return pb.RunRotationsResponse(results=map(result_message, results), more=more)
+
+    async def ImportServiceAccounts(
+        self, request: pb.ImportServiceAccountsRequest, call: Call
+    ) -> pb.ImportServiceAccountsResponse:
+        items = [asked(item) for item in request.service_accounts]
+        results = await self._imports.run(items, caller(call), validate_only=request.validate_only)
+        counts = Counter(result.outcome for result in results)
+        call.fields |= {outcome.value: counts[outcome] for outcome in Outcome}
+        if not request.validate_only:
+            for outcome, count in counts.items():
+                self._metrics.imported.labels(outcome.value).inc(count)
+        return pb.ImportServiceAccountsResponse(results=[self._result(result) for result in results])
+
+    def _result(self, result: Imported) -> pb.ImportResult:
+        return pb.ImportResult(
+            outcome=pb.ImportOutcome.Value(f"IMPORT_OUTCOME_{result.outcome.name}"),
+            service_account=self._message(result.account) if result.account else None,
+            error=to_status(result.error) if result.error else None,
+        )
 
     def _message(self, account: model.Account) -> pb.ServiceAccount:
         return account_message(account, self._audiences, self._now())

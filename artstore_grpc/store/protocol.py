@@ -25,6 +25,7 @@ from artstore_grpc.model import (
     LedgerKey,
     LedgerQuery,
     LedgerRow,
+    Look,
     Replay,
     Revocation,
     SealedKey,
@@ -41,7 +42,7 @@ class Unit(Protocol):
     """After the commit: the sequence of the last ledger row written; 0 when nothing was recorded."""
 
     async def account(self, id: str) -> Account | None:
-        """An account by id with its secrets, locked until the end of the unit; deleted ones too."""
+        """An account by id with its secrets and its delivery, locked until the end of the unit; deleted ones too."""
 
     async def account_by_client_id(self, client_id: str) -> Account | None:
         """As `account`, by client_id."""
@@ -55,10 +56,18 @@ class Unit(Protocol):
         Raises Conflict("uq_accounts_name"), Conflict("uq_accounts_client_id"), Conflict("pk_secrets").
         """
 
+    async def add_accounts(self, accounts: Sequence[Account]) -> None:
+        """As `add_account`, many by two statements."""
+
+    async def rivals(self, client_ids: Sequence[str], names: Sequence[str]) -> list[Account]:
+        """Every account with one of these client_ids or names, or whose id is one of these client_ids; deleted ones
+        too. They are not locked."""
+
     async def save_account(self, account: Account) -> None:
-        """Writes an account that this unit has read: its columns, and its secrets as they now are (those missing are
-        deleted, new ones inserted, `expire_time` updated; tags and last uses of kept ones are left as stored).
-        Raises Conflict("uq_accounts_name")."""
+        """Writes an account that this unit has read: its columns, its secrets as they now are (those missing are
+        deleted, with all that is known of them, new ones inserted, the times and marks of kept ones updated; their tags
+        and last uses are left as stored), and its delivery, unless its secret is gone. Raises
+        Conflict("uq_accounts_name")."""
 
     async def purge_account(self, id: str) -> None:
         """Deletes an account, its secrets and its replays."""
@@ -100,7 +109,7 @@ class Unit(Protocol):
         """Replaces a key that is still stored as `old` says; False when it isn't."""
 
     async def sealed_keys(self) -> list[SealedKey]:
-        """Every private key that is sealed under the root key, of signing and ledger keys, locked."""
+        """What is sealed under the root key, locked: private keys of signing and ledger keys, secrets to deliver."""
 
     async def save_sealed_keys(self, keys: list[SealedKey]) -> None:
         """Writes their `sealed` again."""
@@ -151,6 +160,23 @@ class Store(Protocol):
     async def accounts(self, query: AccountQuery, now: datetime) -> list[Account]:
         """At most `query.limit` accounts in the order of (create_time, id), by a keyset (never OFFSET)."""
 
+    async def shown(self, accounts: Sequence[Account]) -> list[Account]:
+        """The accounts with what is read only to be shown: the uses of their secrets, and their deliveries."""
+
+    async def due_accounts(
+        self, through: datetime, limit: int, after: tuple[datetime, str] | None = None
+    ) -> list[tuple[datetime, Account]]:
+        """Accounts to look at by a time, and when, with their deliveries; in the order of (due_time, id)."""
+
+    async def look_later(self, looks: Sequence[Look]) -> None:
+        """Moves when to look at accounts; no ledger row, and nothing where an account has changed since."""
+
+    async def secrets_warned(self, now: datetime) -> int:
+        """How many secrets without a successor were warned of and have not expired by `now`."""
+
+    async def deliveries_pending(self) -> int:
+        """How many new secrets wait to be delivered."""
+
     async def signing_keys(self) -> list[SigningKey]:
         """Every key, the oldest first."""
 
@@ -200,12 +226,19 @@ class Store(Protocol):
     async def set_tag(self, secret_id: str, tag: bytes) -> None:
         """Stores the tag that a secret's first success earned; no ledger row, nothing if the secret is gone."""
 
+    async def upgrade_hash(self, secret_id: str, old: str, new: str) -> None:
+        """Replaces the hash of a secret that is still stored with the old one; no ledger row, nothing if it isn't."""
+
+    async def imported_cost(self, now: datetime) -> int:
+        """The highest cost of an imported secret's hash that has not expired by `now`; 0 when there is none."""
+
     async def use_assertion(self, key: bytes, expire_time: datetime) -> bool:
         """Notes an assertion as used until `expire_time`, without a ledger row; False when it was before. Of several
         at once one is the first."""
 
     async def flush_uses(self, uses: Sequence[SecretUse]) -> None:
-        """Writes last uses, newer ones only; no ledger row."""
+        """Writes last uses and which hosts they were from, the newer ones only and the latest few of each secret; no
+        ledger row."""
 
     async def acquire_lease(self, name: str, holder: str, ttl: timedelta, now: datetime) -> Lease | None:
         """Takes a lease that is free or has expired (the fence grows), or extends one's own (it doesn't); else None."""

@@ -5,10 +5,12 @@ An account and its secrets come from one statement, hence from one snapshot, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     Integer,
@@ -24,6 +26,7 @@ from sqlalchemy import (
     select,
     true,
     tuple_,
+    union,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.operators import eq, ge, gt, le, lt
@@ -36,7 +39,8 @@ from artstore_grpc.store.tables import Time, accounts, ledger, ledger_head, repl
 ORDERINGS = {"<": lt, "<=": le, ">": gt, ">=": ge, "=": eq}
 
 _SECRETS = [column.label(f"{SECRET_PREFIX}{column.name}") for column in secrets.c]
-_SECRETS_ORDER = (secrets.c.create_time.desc(), secrets.c.id)
+# Of two that were made in one microsecond the one that was replaced is the older.
+_SECRETS_ORDER = (secrets.c.create_time.desc(), secrets.c.replace_time.is_not(None), secrets.c.id)
 
 
 def _with_secrets(condition: ColumnElement[bool]) -> Select[Any]:
@@ -63,6 +67,21 @@ ACCOUNT_BY_ID, ACCOUNT_BY_CLIENT_ID = _one_account(accounts.c.id), _one_account(
 
 ACCOUNTS_BY_ID, ACCOUNTS_BY_CLIENT_ID = _several_accounts(accounts.c.id), _several_accounts(accounts.c.client_id)
 """Those of several `keys`, an account's rows side by side."""
+
+_CLIENT_IDS: BindParameter[Any] = bindparam("client_ids", expanding=True)
+_NAMES: BindParameter[Any] = bindparam("names", expanding=True)
+RIVALS = union(
+    select(accounts.c.id).where(accounts.c.client_id.in_(_CLIENT_IDS)),
+    select(accounts.c.id).where(accounts.c.name.in_(_NAMES)),
+    select(accounts.c.id).where(accounts.c.id.in_(_CLIENT_IDS)),
+)
+"""The ids of those that an account of one of these `client_ids` or `names` would be in the way of; an id may not be
+another's client_id either. Three selects, an index each: for one with OR, PostgreSQL reads the table."""
+
+IMPORTED_COST = select(func.max(func.substr(secrets.c.hash, 5, 2))).where(
+    secrets.c.imported, secrets.c.expire_time > bindparam("now", type_=Time)
+)
+"""The cost in the hash of an imported secret, `$2b$12$…`, the highest of them; NULL without any."""
 
 LOCKS = {ACCOUNT_BY_ID: _lock(accounts.c.id), ACCOUNT_BY_CLIENT_ID: _lock(accounts.c.client_id)}
 """What locks the account that each of these finds."""
@@ -100,10 +119,24 @@ def account_page(query: AccountQuery, now: datetime, dialect: str) -> Select[Any
         conditions.append(accounts.c.delete_time.is_(None))
     if query.after:
         conditions.append(tuple_(*order) > _position(*query.after))
-    page = select(accounts).where(true(), *conditions).order_by(*order).limit(query.limit).subquery()
+    return page_of(conditions, order, query.limit)
+
+
+def due_page(through: datetime, limit: int, after: tuple[datetime, str] | None) -> Select[Any]:
+    """Accounts joined to their secrets whose `due_time` is not after a time, by a keyset on (due_time, id)."""
+    order = (accounts.c.due_time, accounts.c.id)
+    conditions: list[ColumnElement[bool]] = [accounts.c.due_time <= literal(through, Time)]
+    if after:
+        conditions.append(tuple_(*order) > _position(*after))
+    return page_of(conditions, order, limit)
+
+
+def page_of(conditions: Sequence[ColumnElement[bool]], order: tuple[Column[Any], ...], limit: int) -> Select[Any]:
+    """The first accounts of an order that meet the conditions, joined to their secrets."""
+    page = select(accounts).where(true(), *conditions).order_by(*order).limit(limit).subquery()
     joined = page.outerjoin(secrets, secrets.c.account_id == page.c.id)
     rows = select(*page.c, *_SECRETS).select_from(joined)
-    return rows.order_by(page.c.create_time, page.c.id, *_SECRETS_ORDER)
+    return rows.order_by(*(page.c[column.name] for column in order), *_SECRETS_ORDER)
 
 
 def replay_by_key(key: bytes) -> Select[Any]:
@@ -112,6 +145,13 @@ def replay_by_key(key: bytes) -> Select[Any]:
 
 def all_signing_keys() -> Select[Any]:
     return select(signing_keys).order_by(signing_keys.c.create_time, signing_keys.c.kid)
+
+
+def padded(keys: Sequence[str]) -> list[str]:
+    """Keys up to the next power of two, the last one repeated: each number of keys is a statement of its own, which the
+    drivers would prepare anew."""
+    wanted = 1 << (len(keys) - 1).bit_length()
+    return [*keys, *([keys[-1]] * (wanted - len(keys)))] if keys else []
 
 
 def insert_into(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:

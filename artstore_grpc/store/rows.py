@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
+from artstore_grpc import rotations
 from artstore_grpc.model import (
+    BY_HAND,
     Account,
     AccountTrust,
     Checkpoint,
     Lease,
     LedgerKey,
     LedgerRow,
+    PendingDelivery,
     PublicKey,
     Replay,
     Revocation,
     Role,
+    RotationMode,
+    RotationPolicy,
     Secret,
     SigningKey,
 )
 
 SECRET_PREFIX = "secret__"
 """Before the names of a secret's columns where they are joined to an account's."""
+
+SECRET_NAMES = tuple(name for name in Secret.__slots__ if name != "uses")
 
 Values = Mapping[str, Any]
 
@@ -50,8 +58,27 @@ def account_values(account: Account) -> dict[str, Any]:
         "epoch_time": account.epoch_time,
         "public_keys": [plain(key) for key in account.public_keys],
         "has_public_keys": bool(account.public_keys),
+        "rotation_policy": policy_values(account.rotation_policy),
+        "next_rotate_time": account.next_rotate_time,
+        "told_expire_time": account.told_expire_time,
         "secret_expire_time": account.secret_expire_time,
+        "due_time": rotations.due_time(account),
     }
+
+
+def policy_values(policy: RotationPolicy) -> dict[str, Any]:
+    """A policy as JSON, without what is the default: most accounts have none."""
+    if policy == BY_HAND:
+        return {}
+    values = {name: getattr(policy, name) for name in RotationPolicy.__slots__}
+    return values | {"overlap": policy.overlap.total_seconds()}
+
+
+def rotation_policy(values: Values) -> RotationPolicy:
+    if not values:
+        return BY_HAND
+    kept = dict(values) | {"mode": RotationMode(values["mode"]), "overlap": timedelta(seconds=values["overlap"])}
+    return RotationPolicy(**kept)
 
 
 def plain(key: PublicKey) -> dict[str, Any]:
@@ -69,6 +96,9 @@ def secret_values(account_id: str, secret: Secret) -> dict[str, Any]:
         "expire_time": secret.expire_time,
         "last_used_time": secret.last_used_time,
         "last_used_source": secret.last_used_source,
+        "imported": secret.imported,
+        "replace_time": secret.replace_time,
+        "warned": secret.warned,
     }
 
 
@@ -100,13 +130,23 @@ def _account(joined: list[Values]) -> Account:
         epoch=first["epoch"],
         epoch_time=first["epoch_time"],
         public_keys=tuple(PublicKey(**key) for key in first["public_keys"]),
+        rotation_policy=rotation_policy(first["rotation_policy"]),
+        next_rotate_time=first["next_rotate_time"],
+        told_expire_time=first["told_expire_time"],
         secrets=tuple(_secret(values) for values in joined if values[f"{SECRET_PREFIX}id"] is not None),
     )
 
 
 def _secret(joined: Values) -> Secret:
-    names = ("id", "hash", "create_time", "expire_time", "tag", "last_used_time", "last_used_source")
-    return Secret(**{name: joined[f"{SECRET_PREFIX}{name}"] for name in names})
+    return Secret(**{name: joined[f"{SECRET_PREFIX}{name}"] for name in SECRET_NAMES})
+
+
+def delivery(row: Any) -> PendingDelivery:
+    return PendingDelivery(**{name: getattr(row, name) for name in PendingDelivery.__slots__})
+
+
+def delivery_values(account_id: str, pending: PendingDelivery) -> dict[str, Any]:
+    return {"account_id": account_id} | {name: getattr(pending, name) for name in PendingDelivery.__slots__}
 
 
 def account_trust(row: Any) -> AccountTrust:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Delete, Select, and_, bindparam, delete, or_, select, update
+from sqlalchemy import Column, ColumnElement, Delete, Select, and_, delete, select, update
 
 from artstore_grpc.ledger import Head
 from artstore_grpc.model import (
@@ -19,13 +19,14 @@ from artstore_grpc.model import (
     LedgerKey,
     LedgerQuery,
     LedgerRow,
+    Look,
     Replay,
     Revocation,
     SecretUse,
     SigningKey,
     WrappedKey,
 )
-from artstore_grpc.store import audit, leases, rows, tables, wrapped
+from artstore_grpc.store import audit, due, leases, rows, tables, used, wrapped
 from artstore_grpc.store.engine import Database
 from artstore_grpc.store.queries import (
     ACCOUNT_BY_CLIENT_ID,
@@ -33,11 +34,13 @@ from artstore_grpc.store.queries import (
     ACCOUNTS_BY_CLIENT_ID,
     ACCOUNTS_BY_ID,
     HEAD,
+    IMPORTED_COST,
     LEDGER_PAGE,
     REFUSED_ACCOUNTS,
     account_page,
     all_signing_keys,
     insert_into,
+    padded,
     replay_by_key,
 )
 from artstore_grpc.store.unit import SqlUnit
@@ -93,6 +96,23 @@ class SqlStore:
 
     async def accounts(self, query: AccountQuery, now: datetime) -> list[Account]:
         return rows.accounts(await self._database.rows(account_page(query, now, self.dialect)))
+
+    async def shown(self, accounts: Sequence[Account]) -> list[Account]:
+        return await due.with_deliveries(self._database, await used.with_uses(self._database, accounts))
+
+    async def due_accounts(
+        self, through: datetime, limit: int, after: tuple[datetime, str] | None = None
+    ) -> list[tuple[datetime, Account]]:
+        return await due.accounts(self._database, through, limit, after)
+
+    async def look_later(self, looks: Sequence[Look]) -> None:
+        await due.look_later(self._database, looks)
+
+    async def secrets_warned(self, now: datetime) -> int:
+        return await due.warned(self._database, now)
+
+    async def deliveries_pending(self) -> int:
+        return await due.pending(self._database)
 
     async def signing_keys(self) -> list[SigningKey]:
         return [rows.signing_key(row) for row in await self._database.rows(all_signing_keys())]
@@ -154,15 +174,22 @@ class SqlStore:
         async with self._database.transaction() as transaction:
             await transaction.execute(update(tables.secrets).where(tables.secrets.c.id == secret_id).values(tag=tag))
 
-    async def use_assertion(self, key: bytes, expire_time: datetime) -> bool:
-        used = insert_into(tables.assertions, self.dialect).values(key=key, expire_time=expire_time)
+    async def upgrade_hash(self, secret_id: str, old: str, new: str) -> None:
+        same = and_(tables.secrets.c.id == secret_id, tables.secrets.c.hash == old)
         async with self._database.transaction() as transaction:
-            return (await transaction.execute(used.on_conflict_do_nothing())).rowcount == 1
+            await transaction.execute(update(tables.secrets).where(same).values(hash=new))
+
+    async def imported_cost(self, now: datetime) -> int:
+        (row,) = await self._database.rows(IMPORTED_COST, {"now": now})
+        return int(row[0] or 0)
+
+    async def use_assertion(self, key: bytes, expire_time: datetime) -> bool:
+        noted = insert_into(tables.assertions, self.dialect).values(key=key, expire_time=expire_time)
+        async with self._database.transaction() as transaction:
+            return (await transaction.execute(noted.on_conflict_do_nothing())).rowcount == 1
 
     async def flush_uses(self, uses: Sequence[SecretUse]) -> None:
-        if uses:
-            async with self._database.transaction() as transaction:
-                await transaction.execute(_LAST_USED, _latest(uses))
+        await used.flush(self._database, uses)
 
     async def acquire_lease(self, name: str, holder: str, ttl: timedelta, now: datetime) -> Lease | None:
         return await leases.acquire(self._database, name, holder, ttl, now)
@@ -190,38 +217,6 @@ class SqlStore:
 
     async def _account(self, query: Select[Any], key: str) -> Account | None:
         return next(iter(rows.accounts(await self._database.rows(query, {"key": key}))), None)
-
-
-_LAST_USED = (
-    update(tables.secrets)
-    .where(
-        and_(
-            tables.secrets.c.id == bindparam("secret_id"),
-            or_(
-                tables.secrets.c.last_used_time.is_(None),
-                tables.secrets.c.last_used_time < bindparam("time", type_=tables.Time),
-            ),
-        )
-    )
-    .values(last_used_time=bindparam("time", type_=tables.Time), last_used_source=bindparam("source"))
-)
-
-
-def padded(keys: Sequence[str]) -> list[str]:
-    """Keys up to the next power of two, the last one repeated: each number of keys is a statement of its own, which the
-    drivers would prepare anew."""
-    wanted = 1 << (len(keys) - 1).bit_length()
-    return [*keys, *([keys[-1]] * (wanted - len(keys)))] if keys else []
-
-
-def _latest(uses: Sequence[SecretUse]) -> list[dict[str, Any]]:
-    """One use a secret, in the order of their ids: two replicas that flush at once must not lock each other out."""
-    latest: dict[str, SecretUse] = {}
-    for use in sorted(uses, key=lambda use: use.time):
-        latest[use.secret_id] = use
-    return [
-        {"secret_id": secret_id, "time": use.time, "source": use.source} for secret_id, use in sorted(latest.items())
-    ]
 
 
 def _delete_some(key: Column[Any], condition: ColumnElement[bool], limit: int) -> Delete:

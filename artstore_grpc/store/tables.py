@@ -30,6 +30,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     false,
+    text,
 )
 
 from artstore_grpc.model import KeyState, Role
@@ -115,11 +116,17 @@ accounts = Table(
     Column("public_keys", JSON, nullable=False, server_default="[]"),
     # Whether there are any: a filter on the state asks, since an account with a key does not expire.
     Column("has_public_keys", Boolean, nullable=False, server_default=false()),
+    Column("rotation_policy", JSON, nullable=False, server_default="{}"),
+    Column("next_rotate_time", Time),
+    Column("told_expire_time", Time),
+    # When to look next for what happens by itself (rotations.py); written with every change of the account.
+    Column("due_time", Time),
     UniqueConstraint("client_id"),
     # Deleted accounts keep their names until they are purged, so that undelete cannot collide.
     UniqueConstraint("name"),
     Index(None, "create_time", "id"),
     Index(None, "delete_time"),
+    Index(None, "due_time", "id"),
 )
 
 secrets = Table(
@@ -133,7 +140,43 @@ secrets = Table(
     Column("expire_time", Time, nullable=False),
     Column("last_used_time", Time),
     Column("last_used_source", Text, nullable=False),
+    Column("imported", Boolean, nullable=False, server_default=false()),
+    Column("replace_time", Time),
+    Column("warned", Boolean, nullable=False, server_default=false()),
     Index(None, "account_id"),
+    # Of those that were imported alone: a start asks whether there are any, however many others there are.
+    Index("ix_secrets_imported", "expire_time", postgresql_where=text("imported"), sqlite_where=text("imported")),
+)
+# Few at any time, of however many secrets: what the gauge of those about to expire counts.
+Index(
+    "ix_secrets_warned",
+    secrets.c.expire_time,
+    sqlite_where=secrets.c.warned,
+    postgresql_where=secrets.c.warned,
+)
+
+# Which hosts used a secret lately: the latest few of each.
+secret_uses = Table(
+    "secret_uses",
+    metadata,
+    Column("secret_id", String(64), ForeignKey("secrets.id"), primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("time", Time, nullable=False),
+)
+
+# New secrets that wait to reach a sink, sealed; at most one of an account.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("account_id", String(36), ForeignKey("accounts.id"), primary_key=True),
+    Column("secret_id", String(64), ForeignKey("secrets.id"), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("create_time", Time, nullable=False),
+    Column("give_up_time", Time, nullable=False),
+    Column("next_attempt_time", Time, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("last_error", Text, nullable=False),
+    UniqueConstraint("secret_id"),
 )
 
 # On SQLite, INTEGER PRIMARY KEY is the row's own id; BIGINT would be a second index.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -24,15 +25,18 @@ from artstore_grpc.model import (
     SigningKey,
     WrappedKey,
 )
-from artstore_grpc.store import audit, rows, tables, wrapped
+from artstore_grpc.store import audit, due, rows, tables, wrapped
 from artstore_grpc.store.engine import POSTGRESQL, Transaction
 from artstore_grpc.store.queries import (
     ACCOUNT_BY_CLIENT_ID,
     ACCOUNT_BY_ID,
+    ACCOUNTS_BY_ID,
     HEAD,
     LOCKS,
+    RIVALS,
     all_signing_keys,
     insert_into,
+    padded,
     replay_by_key,
 )
 
@@ -43,7 +47,8 @@ BOOTSTRAP_LOCK = 0x61727473_00000002
 
 CHANGING = ("state", "activate_time", "retire_time", "token_lifetime_seconds")
 """The columns of a signing key that change during its life."""
-
+MARKS = ("expire_time", "replace_time", "warned")
+"""The columns of a secret that a change of its account may change."""
 
 CHANNEL = "artstore_ledger"
 """The PostgreSQL channel that a commit with ledger rows notifies."""
@@ -71,18 +76,33 @@ class SqlUnit:
         return bool(await self._transaction.value(select(exists().where(tables.accounts.c.is_system))))
 
     async def add_account(self, account: Account) -> None:
-        await self._transaction.execute(insert(tables.accounts), rows.account_values(account))
-        await self._add_secrets(account.id, account.secrets)
+        await self.add_accounts([account])
+
+    async def add_accounts(self, accounts: Sequence[Account]) -> None:
+        if accounts:
+            await self._transaction.execute(insert(tables.accounts), [rows.account_values(each) for each in accounts])
+            await self._add_secrets((account.id, secret) for account in accounts for secret in account.secrets)
+
+    async def rivals(self, client_ids: Sequence[str], names: Sequence[str]) -> list[Account]:
+        keys = {"client_ids": padded(client_ids), "names": padded(names)}
+        ids = [row.id for row in await self._transaction.rows(RIVALS, keys)]
+        if not ids:
+            return []
+        return rows.accounts(await self._transaction.rows(ACCOUNTS_BY_ID, {"keys": padded(ids)}))
 
     async def save_account(self, account: Account) -> None:
+        if account.delivery and account.delivery.secret_id not in [secret.id for secret in account.secrets]:
+            account = replace(account, delivery=None)
         statement = update(tables.accounts).where(tables.accounts.c.id == account.id)
         saved = await self._transaction.execute(statement.values(rows.account_values(account)))
         if saved.rowcount != 1:
             raise LookupError("save_account needs an account that is stored")
         await self._save_secrets(account)
+        await due.save_delivery(self._transaction, account, self._dialect)
 
     async def purge_account(self, id: str) -> None:
         await self._transaction.execute(delete(tables.replays).where(tables.replays.c.account_id == id))
+        await due.forget(self._transaction, select(tables.secrets.c.id).where(tables.secrets.c.account_id == id))
         await self._transaction.execute(delete(tables.secrets).where(tables.secrets.c.account_id == id))
         await self._transaction.execute(delete(tables.accounts).where(tables.accounts.c.id == id))
 
@@ -186,34 +206,36 @@ class SqlUnit:
             # A statement of its own: a join that waits for the row's lock would give the new account with the secrets
             # of before the wait. On SQLite the unit has the whole file.
             await self._transaction.execute(LOCKS[query], {"key": key})
-        return next(iter(rows.accounts(await self._transaction.rows(query, {"key": key}))), None)
+        account = next(iter(rows.accounts(await self._transaction.rows(query, {"key": key}))), None)
+        return account and await due.with_delivery(self._transaction, account)
 
     async def _save_secrets(self, account: Account) -> None:
         secrets = tables.secrets
+        kept = [secrets.c[name] for name in MARKS]
         stored = await self._transaction.rows(
-            select(secrets.c.id, secrets.c.expire_time)
+            select(secrets.c.id, *kept)
             .where(secrets.c.account_id == account.id)
             .order_by(secrets.c.id)  # as flush_uses locks them: in another order the two could wait for each other
             .with_for_update()
         )
-        expire_times = {row.id: row.expire_time for row in stored}
-        gone = expire_times.keys() - {secret.id for secret in account.secrets}
+        marks: dict[str, tuple[Any, ...]] = {row.id: tuple(row[1:]) for row in stored}
+        gone = sorted(marks.keys() - {secret.id for secret in account.secrets})
         if gone:
-            await self._transaction.execute(delete(secrets).where(secrets.c.id.in_(sorted(gone))))
-        await self._add_secrets(account.id, (s for s in account.secrets if s.id not in expire_times))
-        await self._move_expiry(
-            s for s in account.secrets if s.id in expire_times and s.expire_time != expire_times[s.id]
-        )
+            await due.forget(self._transaction, gone)
+            await self._transaction.execute(delete(secrets).where(secrets.c.id.in_(gone)))
+        await self._add_secrets((account.id, s) for s in account.secrets if s.id not in marks)
+        await self._mark(s for s in account.secrets if s.id in marks and marks_of(s) != marks[s.id])
 
-    async def _add_secrets(self, account_id: str, secrets: Iterable[Secret]) -> None:
-        if values := [rows.secret_values(account_id, secret) for secret in secrets]:
+    async def _add_secrets(self, secrets: Iterable[tuple[str, Secret]]) -> None:
+        """Each with the id of its account."""
+        if values := [rows.secret_values(account_id, secret) for account_id, secret in secrets]:
             await self._transaction.execute(insert(tables.secrets), values)
 
-    async def _move_expiry(self, secrets: Iterable[Secret]) -> None:
-        values = [{"secret_id": secret.id, "new_time": secret.expire_time} for secret in secrets]
+    async def _mark(self, secrets: Iterable[Secret]) -> None:
+        values = [dict(zip(MARKS, marks_of(secret), strict=True)) | {"secret_id": secret.id} for secret in secrets]
         if values:
-            moved = update(tables.secrets).where(tables.secrets.c.id == bindparam("secret_id"))
-            await self._transaction.execute(moved.values(expire_time=bindparam("new_time")), values)
+            marked = update(tables.secrets).where(tables.secrets.c.id == bindparam("secret_id"))
+            await self._transaction.execute(marked.values({name: bindparam(name) for name in MARKS}), values)
 
     async def _insert_new(self, table: Any, values: dict[str, Any]) -> bool:
         """False when the key is there already, in which case nothing has failed and the transaction goes on."""
@@ -223,6 +245,10 @@ class SqlUnit:
     def _failed(self, error: Exception) -> Exception:
         self._transaction.fail(error)
         return error
+
+
+def marks_of(secret: Secret) -> tuple[Any, ...]:
+    return tuple(getattr(secret, name) for name in MARKS)
 
 
 def _chained(head: ledger.Head, events: Iterable[Event]) -> list[LedgerRow]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, Table, and_, bindparam, select, update
+from sqlalchemy import Column, Select, and_, bindparam, select, update
 
-from artstore_grpc.model import SealedKey, WrappedKey
+from artstore_grpc.model import DELIVERY, SealedKey, WrappedKey
 from artstore_grpc.store import tables
 from artstore_grpc.store.engine import Transaction
 from artstore_grpc.store.queries import insert_into
 
-SEALED: dict[str, Table] = {"signing key": tables.signing_keys, "ledger key": tables.ledger_keys}
-"""Tables of key pairs by the word that is in the context of their `sealed`."""
+SEALED: dict[str, Column[str]] = {
+    "signing key": tables.signing_keys.c.kid,
+    "ledger key": tables.ledger_keys.c.kid,
+    DELIVERY: tables.deliveries.c.secret_id,
+}
+"""What names the rows of the tables with a `sealed`, by the word that is in its context with that name."""
 
 
 def by_name(name: str) -> Select[Any]:
@@ -43,18 +47,18 @@ async def replace(transaction: Transaction, old: WrappedKey, new: WrappedKey) ->
 async def sealed_keys(transaction: Transaction) -> list[SealedKey]:
     """As `Unit.sealed_keys`."""
     found: list[SealedKey] = []
-    for kind, table in SEALED.items():
-        locked = select(table.c.kid, table.c.sealed).order_by(table.c.kid).with_for_update()
+    for kind, key in SEALED.items():
+        locked = select(key.label("kid"), key.table.c.sealed).order_by(key).with_for_update()
         found += [SealedKey(kind, row.kid, row.sealed) for row in await transaction.rows(locked)]
     return found
 
 
 async def save_sealed_keys(transaction: Transaction, keys: list[SealedKey]) -> None:
     """As `Unit.save_sealed_keys`."""
-    for kind, table in SEALED.items():
+    for kind, name in SEALED.items():
         again = [{"key_id": key.kid, "again": key.sealed} for key in keys if key.kind == kind]
         if again:
-            statement = update(table).where(table.c.kid == bindparam("key_id")).values(sealed=bindparam("again"))
+            statement = update(name.table).where(name == bindparam("key_id")).values(sealed=bindparam("again"))
             await transaction.execute(statement, again)
 
 

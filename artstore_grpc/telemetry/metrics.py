@@ -31,6 +31,24 @@ class Metrics:
         self.denials = Counter(
             "artstore_denials", "Refused authentications, by kind.", ["kind"], registry=self.registry
         )
+        self.rotations = Counter(
+            "artstore_rotation_steps",
+            "Steps of scheduled rotation tried, by action and outcome: `done`, or the reason of the failure.",
+            ["action", "outcome"],
+            registry=self.registry,
+        )
+        self.secrets_expiring = Gauge(
+            "artstore_secrets_expiring",
+            "Live secrets that were warned of: the last of their accounts, about to expire.",
+            registry=self.registry,
+        )
+        self.deliveries_pending = Gauge(
+            "artstore_secret_deliveries_pending", "New secrets that wait to be delivered.", registry=self.registry
+        )
+
+        self.imported = Counter(
+            "artstore_accounts_imported", "Accounts of imports, by outcome.", ["outcome"], registry=self.registry
+        )
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge whose value is read when it is scraped."""

@@ -150,6 +150,12 @@ class Api:
         request = accounts_pb.RevokeSecretRequest(id=id, secret_id=secret_id, etag=etag)
         return self._call("RevokeSecret", request).service_account
 
+    def imported(
+        self, *accounts: accounts_pb.ImportedServiceAccount, validate_only: bool = False
+    ) -> list[accounts_pb.ImportResult]:
+        request = accounts_pb.ImportServiceAccountsRequest(service_accounts=accounts, validate_only=validate_only)
+        return list(self._call("ImportServiceAccounts", request).results)
+
     def _verb(self, verb: str, id: str, etag: str) -> accounts_pb.ServiceAccount:
         request = getattr(accounts_pb, f"{verb}ServiceAccountRequest")(id=id, etag=etag)
         return self._call(f"{verb}ServiceAccount", request).service_account

@@ -53,6 +53,9 @@ ROUTES = {
     "ActivateServiceAccount": ("POST", ACCOUNTS + "/{id}/activate"),
     "RotateSecret": ("POST", ACCOUNTS + "/{id}/rotate-secret"),
     "RevokeSecret": ("POST", ACCOUNTS + "/{id}/revoke-secret"),
+    "ImportServiceAccounts": ("POST", ACCOUNTS + "/import"),
+    "PlanRotations": ("GET", "/api/v1/rotations"),
+    "RunRotations": ("POST", "/api/v1/rotations/run"),
     "ListSigningKeys": ("GET", KEYS),
     "PrepareSigningKey": ("POST", KEYS),
     "ActivateSigningKey": ("POST", KEYS + "/{kid}/activate"),
@@ -219,9 +222,19 @@ def short_names(document: Any) -> Any:
         return {name: short_names(value) for name, value in document.items()}
     if isinstance(document, list):
         return [short_names(item) for item in document]
-    if isinstance(document, str) and document.startswith(("ROLE_", "STATE_")):
-        return document.partition("_")[2].lower()
+    if isinstance(document, str) and document.startswith(("ROLE_", "STATE_", "ROTATION_MODE_", "ROTATION_ACTION_")):
+        return document.removeprefix("ROTATION_").partition("_")[2].lower()
     return document
+
+
+ENUMERATIONS = {
+    "role": "role",
+    "state": "state",
+    "key_state": "key_state",
+    "mode": "rotation_mode",
+    "action": "rotation_action",
+    "outcome": "import_outcome",
+}
 
 
 def long_names(document: Any, name: str = "") -> Any:
@@ -233,7 +246,7 @@ def long_names(document: Any, name: str = "") -> Any:
         }
     if isinstance(document, list):
         return [long_names(item) for item in document]
-    return f"{name}_{document}".upper() if name in ("role", "state", "key_state") else document
+    return f"{ENUMERATIONS[name]}_{document}".upper() if name in ENUMERATIONS else document
 
 
 def answered(response: httpx.Response) -> Refused:

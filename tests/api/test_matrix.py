@@ -104,6 +104,16 @@ ROWS: dict[str, Row] = {
     "ActivateServiceAccount": verb("ActivateServiceAccount"),
     "RotateSecret": Row(accounts_pb.RotateSecretRequest(id=NOWHERE), WRITERS, by_secret=ALL),
     "RevokeSecret": verb("RevokeSecret", secret_id="0123456789"),
+    "ImportServiceAccounts": Row(
+        accounts_pb.ImportServiceAccountsRequest(
+            service_accounts=[{"service_account": {"name": "never made", "role": accounts_pb.ROLE_USER}}],
+            validate_only=True,
+        ),
+        WRITERS,
+        admitted=OK,
+    ),
+    "PlanRotations": Row(accounts_pb.PlanRotationsRequest(page_size=1), READERS, admitted=OK),
+    "RunRotations": Row(accounts_pb.RunRotationsRequest(dry_run=True), WRITERS, admitted=OK),
     "ListSigningKeys": Row(keys_pb.ListSigningKeysRequest(), WRITERS, admitted=OK),
     "PrepareSigningKey": Row(keys_pb.PrepareSigningKeyRequest(), WRITERS, admitted=OK),
     "ActivateSigningKey": Row(keys_pb.ActivateSigningKeyRequest(kid=NOWHERE), WRITERS, admitted=NO_KEY),
@@ -187,8 +197,8 @@ def members(service: Installation, door: Door) -> dict[tuple[Role, State], Membe
 
 
 def created(root: Api, role: Role) -> Account:
-    """May ask for the storage's audience and the issuer's, whatever its role."""
-    return root.account(role.value, audiences=("artstore", root.issuer))
+    """May ask for the storage's audience and the issuer's, whatever its role, and more often than by default."""
+    return root.account(role.value, rate_limit=10_000, audiences=("artstore", root.issuer))
 
 
 def bearer(root: Api, account: Account, *audience: str) -> str:

@@ -63,6 +63,8 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("MAX_IN_FLIGHT", "100000", 100_000),
     ("MAX_STREAMS", "1", 1),
     ("DATABASE_POOL_SIZE", "5", 5),
+    ("SINKS_FILE", "/etc/artstore/sinks.json", Path("/etc/artstore/sinks.json")),
+    ("SINKS_FILE", "off", None),
 ]
 
 REFUSED = [
@@ -128,6 +130,7 @@ REFUSED = [
     ("MAX_IN_FLIGHT", "1_000"),
     ("MAX_STREAMS", "0"),
     ("DATABASE_POOL_SIZE", "9" * 400),
+    ("SINKS_FILE", "a\nb"),
 ]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import bcrypt
 import grpc
 import httpx
 import pytest
@@ -120,6 +121,7 @@ def use_everything(plot: Plot) -> None:
     bearer = service.bearer()
     plot.plant("token", token)
     plot.plant("administrator's token", bearer[0][1].removeprefix("Bearer "))
+    import_another(plot, bearer)
     wrong = f"{first.secret[:-1]}{'A' if first.secret[-1] != 'A' else 'B'}"
     plot.plant("wrong secret", wrong)
     plot.plant("strange secret", "canary secret \x01 é")
@@ -170,6 +172,24 @@ def use_everything(plot: Plot) -> None:
         json={"name": first.secret, "client_secret": first.secret},
         headers={"authorization": bearer[0][1]},
     )
+
+
+def import_another(plot: Plot, bearer: tuple[tuple[str, str], ...]) -> None:
+    """An account of another system, by its hash, which the database may keep, and by the secret that this is of."""
+    service, text, client_id = plot.service, f"canary of old {uuid.uuid4()}", f"old-{uuid.uuid4()}"
+    hashed = bcrypt.hashpw(text.encode(), bcrypt.gensalt(4)).decode()
+    plot.plant("imported secret", text)
+    for number, given in enumerate((hashed, f"{hashed}x")):
+        account = pb.ServiceAccount(name=f"{client_id} {number}", role=pb.ROLE_USER)
+        asked = pb.ImportedServiceAccount(service_account=account, client_id=f"{client_id}-{number}", secret_hash=given)
+        request = pb.ImportServiceAccountsRequest(service_accounts=[asked])
+        answer = service.accounts.ImportServiceAccounts(request, metadata=bearer)
+        assert answer.results[0].HasField("error") == bool(number)
+        assert hashed not in str(answer)
+        body = {"service_accounts": [{"client_id": client_id, "secret_hash": given, "secret": text}]}
+        plot.http("POST", "/api/v1/service-accounts/import", json=body, headers={"authorization": bearer[0][1]})
+    plot.plant("imported client's token", service.token(f"{client_id}-0", text))
+    plot.refused(lambda: service.token(f"{client_id}-1", text))
 
 
 def plant_stored(plot: Plot, secrets: list[tuple[str, bytes]], keys: list[tuple[str, bytes]]) -> None:

@@ -25,7 +25,10 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "docs/importing.md",
     "docs/ledger.md",
+    "docs/rotation.md",
+    "docs/sinks.md",
     *(f"docs/adr/{p.name}" for p in ROOT.glob("docs/adr/*.md")),
 )
 DEPLOYMENT = ("Dockerfile", "docker-compose.yml", ".dockerignore", "Makefile", ".ci/run")

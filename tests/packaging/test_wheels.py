@@ -140,3 +140,28 @@ assert all(hasattr(artstore.identity, name) for name in artstore.identity.__all_
 print(importlib.util.find_spec("artstore_grpc"))
 """
     assert run(client_alone, "-c", script, cwd=tmp_path).strip() == "None"
+
+
+def test_the_fake_authority_runs_alone(client_alone: Path, tmp_path: Path) -> None:
+    """`artstore.identity.testing` is in the client's wheel, and runs where nothing is but what the client depends on:
+    the others that are lent here can't be imported."""
+    script = """
+import sys
+
+class Refusing:
+    allowed = {"artstore", "google", "grpc", "joserfc", "cryptography", "_cffi_backend", "cffi", "typing_extensions"}
+    allowed |= sys.stdlib_module_names
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in self.allowed:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Refusing())
+from artstore.identity import get_token
+from artstore.identity.testing import FakeAuthority
+with FakeAuthority(http=True) as authority:
+    account = authority.account()
+    print(get_token(authority.target, account.client_id, account.client_secret).count("."))
+print(sorted({"bcrypt", "artstore_grpc", "pytest", "sqlalchemy"} & set(sys.modules)))
+"""
+    assert run(client_alone, "-c", script, cwd=tmp_path).split("\n") == ["2", "[]", ""]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +70,8 @@ def install(database_url: str) -> Installation:
 class Service:
     """`artstore-grpc serve` on ports of its own. Started again it is a new process with the same settings."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], command: Sequence[str] = (*COMMAND, "serve")) -> None:
+        self._command = command
         self.log_path = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
         self._folder = folder
@@ -85,7 +86,7 @@ class Service:
         self._folder.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, "serve"],
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

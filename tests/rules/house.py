@@ -19,6 +19,7 @@ from artstore_grpc.replays import Replays
 from artstore_grpc.replica import Replica
 from artstore_grpc.rotation import Rotation
 from artstore_grpc.secrets import Hasher
+from artstore_grpc.sinks.configuration import Sinks
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.usage import Usage
 from artstore_grpc.vault import Vault
@@ -75,7 +76,7 @@ async def opened(store: SqlStore, vault: Vault, now: Callable[[], datetime], che
         audience="artstore",
         now=now,
     )
-    accounts = Accounts(store=store, changes=changes, vault=vault, environment=Environment.DEV, **shared)
+    accounts = Accounts(store=store, changes=changes, vault=vault, environment=Environment.DEV, sinks=Sinks(), **shared)
     await replica.load()
     return House(
         store, replica, hasher, usage, accounts, Rotation(changes=changes, usage=usage, **shared), authenticator

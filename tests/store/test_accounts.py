@@ -383,3 +383,33 @@ async def test_unknown_comparisons_are_refused(store: SqlStore, comparison: Comp
     """What the filter's grammar lacks is refused, not ignored."""
     with pytest.raises(ValueError, match=r"cannot be filtered|is not a valid"):
         await names(store, comparison)
+
+
+async def test_many_accounts_at_once(store: SqlStore) -> None:
+    """They come back as they were, with their secrets; none is nothing to do."""
+    many = [account(secrets=(secret(imported=True), secret(create_time=NOW - DAY))[: n % 3]) for n in range(7)]
+    async with store.unit() as unit:
+        await unit.add_accounts(many)
+        await unit.add_accounts([])
+    for one in many:
+        assert await store.account(one.id) == one
+
+
+async def test_rivals(store: SqlStore) -> None:
+    """Whoever has one of the client_ids or names, or an id that is one of the client_ids, deleted ones too."""
+    by_client_id, by_name, by_id, deleted, other = account(), account(), account(), account(delete_time=NOW), account()
+    await add(store, by_client_id, by_name, by_id, deleted, other)
+    asked = [by_client_id.client_id, by_id.id, deleted.client_id, "nobody"]
+    async with store.unit() as unit:
+        found = await unit.rivals(asked, [by_name.name, "no name"])
+        assert await unit.rivals([], []) == []
+    assert {one.id for one in found} == {by_client_id.id, by_name.id, by_id.id, deleted.id}
+
+
+async def test_imported_cost(store: SqlStore) -> None:
+    """The highest cost among imported secrets that have not expired; no other secret's counts."""
+    assert await store.imported_cost(NOW) == 0
+    costs = {"09": {"imported": True}, "10": {"imported": True}, "12": {"imported": True, "expire_time": NOW}, "14": {}}
+    await add(store, account(secrets=tuple(secret(hash=f"$2b${cost}$x", **more) for cost, more in costs.items())))
+    assert await store.imported_cost(NOW) == 10
+    assert await store.imported_cost(NOW + 90 * DAY) == 0

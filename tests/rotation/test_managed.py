@@ -1,0 +1,385 @@
+"""A managed account: rotated at its times, delivered, the old secret ended; and whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from artstore_grpc import root_key
+from artstore_grpc.changes import Target
+from artstore_grpc.errors import InvalidClient, InvalidRequest
+from artstore_grpc.key_encryption import LocalKey
+from artstore_grpc.model import BY_HAND, SECRET_LIFETIME, State
+from artstore_grpc.rotations import MANAGED_LEAD
+from artstore_grpc.sinks.protocol import SinkFailed
+from tests.keys.stand import operator
+from tests.rotation.stand import DAY, HOUR, MINUTE, TOKEN_LIFETIME, managed, stand
+
+ROTATED = ["secret.rotated", "secret.delivered"]
+
+
+async def test_the_life_of_a_secret(store_url: str) -> None:
+    """At the due time and not before a new secret is made and delivered; both work, until the overlap has passed."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        first, due = at.made[account.id], account.next_rotate_time
+        assert due is not None
+        await at.to(due - MINUTE)
+        assert await at.kinds(account) == []
+        await at.to(due)
+        assert await at.kinds(account) == ROTATED
+        for secret in (first, at.on_shelf(account)):
+            await at.one.authenticate(account.client_id, secret)
+        new, old = (after := await at.get(account)).secrets
+        assert (new.expire_time, old.expire_time) == (due + SECRET_LIFETIME, at.time() + DAY)
+        assert (after.next_rotate_time, after.delivery) == (due + 7 * DAY, None)
+        await at.to(at.time() + DAY)
+        assert await at.kinds(account) == [*ROTATED, "secret.retired"]
+        assert [secret.id for secret in (await at.get(account)).secrets] == [new.id]
+        with pytest.raises(InvalidClient):
+            await at.one.authenticate(account.client_id, first)
+
+
+async def test_catching_up(store_url: str) -> None:
+    """After three weeks without a turn there is one rotation, not three, and the next one is at the schedule's time."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        assert account.next_rotate_time is not None
+        await at.to(account.next_rotate_time + 20 * DAY)
+        await at.to(at.time() + MINUTE)
+        assert await at.kinds(account) == ROTATED
+        assert (await at.get(account)).next_rotate_time == account.next_rotate_time + 21 * DAY
+
+
+async def test_an_account_that_expired_meanwhile(store_url: str) -> None:
+    """A stop of half a year: the account has expired, gets a new secret all the same, and is active again."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        await at.to(at.time() + 2 * SECRET_LIFETIME)
+        assert (await at.get(account)).state(at.time()) is State.ACTIVE
+        assert [kind for kind in await at.kinds(account) if kind in ROTATED] == ROTATED
+        await at.one.authenticate(account.client_id, at.on_shelf(account))
+
+
+async def test_a_schedule_that_is_longer_than_a_secret_lives(store_url: str) -> None:
+    """A yearly schedule: the secret is rotated 8 days before it expires, and nobody is warned."""
+    async with stand(store_url) as at:
+        account = await at.account(managed(schedule="0 0 31 12 *"))
+        assert account.next_rotate_time == account.secrets[0].expire_time - MANAGED_LEAD
+        await at.to(account.next_rotate_time)
+        await at.to(account.secrets[0].expire_time - HOUR)
+        assert await at.kinds(account) == [*ROTATED, "secret.retired"]
+
+
+async def test_a_sink_that_is_down(store_url: str) -> None:
+    """The old secret keeps its life while the new one can't be delivered; attempts come later and later, and all of
+    them bring the same secret; the account says how far it is; then all goes on as ever."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        due, expires = account.next_rotate_time, account.secrets[0].expire_time
+        at.shelf.failures = [SinkFailed("The shelf is down.")] * 5
+        await at.to(due)
+        waits = []
+        while (pending := (await at.get(account)).delivery) is not None:
+            assert (pending.attempts, pending.last_error) == (len(waits) + 1, "The shelf is down.")
+            assert (await at.get(account)).secrets[1].expire_time == expires
+            waits.append((pending.next_attempt_time - at.time()).total_seconds())
+            await at.to(pending.next_attempt_time)
+        assert all(15 * 2**n <= wait <= 30 * 2**n for n, wait in enumerate(waits))
+        assert len({delivery.client_secret for delivery in at.shelf.asked}) == 1
+        assert len(at.shelf.asked) == 6
+        assert await at.kinds(account) == ROTATED
+        assert (await at.get(account)).secrets[1].expire_time == at.time() + DAY
+        assert [line["level"] for line in at.steps_logged("deliver")] == ["warning"] * 5 + ["info"]
+
+
+async def test_a_sink_that_says_when(store_url: str) -> None:
+    """`retry_after` is obeyed where it is longer than our own wait."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        at.shelf.failures = [SinkFailed("Come again.", retry_after=3 * HOUR)]
+        await at.to(account.next_rotate_time)
+        pending = (await at.get(account)).delivery
+        assert pending is not None
+        assert pending.next_attempt_time == at.time() + 3 * HOUR
+
+
+async def test_a_sink_that_breaks(store_url: str) -> None:
+    """An exception that isn't a sink's is a failure like any other; it is logged, and its text is nobody's."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        at.shelf.failures = [RuntimeError("its-text")]
+        await at.to(account.next_rotate_time)
+        assert (await at.get(account)).delivery is not None
+        assert "sink failed unexpectedly" in at.logged()
+        assert "its-text" not in at.logged()
+
+
+async def test_a_sink_that_refuses_for_good(store_url: str) -> None:
+    """The undeliverable secret is gone, loudly; an hour later a fresh one is tried. The old one works all along."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        at.shelf.failures = [SinkFailed("No such place.", permanent=True)]
+        await at.to(account.next_rotate_time)
+        assert await at.kinds(account) == ["secret.rotated", "secret.delivery_abandoned"]
+        assert [secret.id for secret in (await at.get(account)).secrets] == [account.secrets[0].id]
+        assert at.steps_logged("deliver")[-1]["level"] == "warning"
+        await at.one.authenticate(account.client_id, at.made[account.id])
+        await at.to(at.time() + HOUR)
+        assert (await at.kinds(account))[2:] == ROTATED
+        first, second = at.shelf.asked
+        assert first.secret_id != second.secret_id
+        await at.one.authenticate(account.client_id, at.on_shelf(account))
+
+
+async def test_a_delivery_that_takes_longer_than_the_old_secret_lives(store_url: str) -> None:
+    """When the old secret expires its users have nothing: the one on its way gives way to a fresh one at once, and the
+    ledger has warned before."""
+    async with stand(store_url) as at:
+        account = await at.account(managed(schedule="0 0 31 12 *"))
+        at.shelf.failures = [SinkFailed("Down.")] * 10_000
+        await at.to(account.next_rotate_time)
+        ends = account.secrets[0].expire_time
+        await at.to(ends - 7 * DAY)
+        assert await at.kinds(account) == ["secret.rotated", "secret.expiring"]
+        await at.turns(ends, DAY)
+        kinds = await at.kinds(account)
+        assert kinds[2:] == ["secret.delivery_abandoned", "secret.rotated"]
+        at.shelf.failures.clear()
+        await at.to(at.time() + HOUR)
+        await at.one.authenticate(account.client_id, at.on_shelf(account))
+
+
+async def test_a_delivery_whose_answer_was_lost(store_url: str) -> None:
+    """A sink that took the secret and then failed: once a client has used it, it counts as delivered."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        at.shelf.failures = [SinkFailed("The answer was lost.")] * 100
+        await at.to(account.next_rotate_time)
+        await at.one.authenticate(account.client_id, at.shelf.asked[0].client_secret)
+        asked = len(at.shelf.asked)
+        await at.to(at.time() + HOUR)
+        assert await at.kinds(account) == ROTATED
+        assert len(at.shelf.asked) == asked
+
+
+async def test_overlap_zero(store_url: str) -> None:
+    """The old secret dies with the delivery, not before."""
+    async with stand(store_url) as at:
+        account = await at.account(managed(overlap=timedelta(0)))
+        at.shelf.failures = [SinkFailed("Down.")]
+        await at.to(account.next_rotate_time)
+        await at.one.authenticate(account.client_id, at.made[account.id])
+        await at.to(at.time() + HOUR)
+        assert len((await at.get(account)).secrets) == 1
+        await at.one.authenticate(account.client_id, at.on_shelf(account))
+
+
+async def test_two_live_secrets_in_use(store_url: str) -> None:
+    """Nothing is taken from anybody: the rotation waits, says so in the log, and comes once one of them has ended."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        second = await at.rotate(account, overlap=30 * DAY)
+        assert account.next_rotate_time is not None
+        await at.move(account.next_rotate_time - MINUTE)
+        for secret in (at.made[account.id], second.client_secret):
+            await at.one.authenticate(account.client_id, secret)
+        await at.turns(account.next_rotate_time + 5 * MINUTE, MINUTE)
+        assert await at.kinds(account) == ["secret.rotated"], "the operator's own"
+        assert {line["outcome"] for line in at.steps_logged("rotate")} == {"two_live_secrets"}
+        await at.parts.rotation.revoke_secret(Target(account.id), account.secrets[0].id, operator())
+        await at.turn()
+        await at.to(at.time() + MINUTE)
+        assert await at.kinds(account) == ["secret.rotated", *ROTATED]
+
+
+async def test_what_can_t_be_done_holds_up_nothing_else(store_url: str) -> None:
+    """While a rotation waits, its account is warned of and expires as any other; and an old secret that turns out to be
+    idle ends, whereupon the rotation that waited for it comes."""
+    async with stand(store_url) as at:
+        lost, waiting = await at.account(managed(schedule="0 0 31 12 *")), await at.account(managed())
+        second = await at.rotate(waiting, overlap=30 * DAY)
+        assert waiting.next_rotate_time is not None
+        await at.move(waiting.next_rotate_time - MINUTE)
+        for secret in (at.made[waiting.id], second.client_secret):
+            await at.one.authenticate(waiting.client_id, secret)
+        await at.turns(waiting.next_rotate_time + 2 * HOUR, 10 * MINUTE)
+        assert await at.kinds(waiting) == ["secret.rotated", "secret.retired", *ROTATED]
+        at.parts.scheduled_rotation._deliveries._sinks = {}
+        ends = lost.secrets[0].expire_time
+        await at.to(ends - 8 * DAY)
+        await at.to(ends - 7 * DAY)
+        await at.to(ends)
+        assert await at.kinds(lost) == ["secret.expiring", "account.expired"]
+
+
+async def test_a_sink_that_the_settings_lost(store_url: str) -> None:
+    """No secret is made that nothing could deliver; the account's other fields can still be changed, and the policy
+    can be taken away."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        at.parts.scheduled_rotation._deliveries._sinks = {}
+        await at.to(account.next_rotate_time)
+        assert await at.kinds(account) == []
+        assert at.steps_logged("rotate")[-1]["outcome"] == "sink_unknown"
+        await at.update(account, description="still")
+        changed = await at.update(account, rotation_policy=BY_HAND)
+        assert (changed.rotation_policy, changed.next_rotate_time) == (BY_HAND, None)
+
+
+async def test_a_policy_that_changes_while_a_secret_waits(store_url: str) -> None:
+    """No longer managed: the secret that nobody has is gone, the one in use stays. Another place: it goes there."""
+    async with stand(store_url) as at:
+        gone, moved = await at.account(managed()), await at.account(managed())
+        at.shelf.failures = [SinkFailed("Down.")] * 2
+        await at.to(gone.next_rotate_time)
+        await at.update(gone, rotation_policy=BY_HAND)
+        await at.update(moved, rotation_policy=managed(destination="elsewhere"))
+        await at.to(at.time() + HOUR)
+        assert await at.kinds(gone) == ["secret.rotated", "secret.delivery_abandoned"]
+        assert [secret.id for secret in (await at.get(gone)).secrets] == [gone.secrets[0].id]
+        assert at.shelf.held["elsewhere"].client_id == moved.client_id
+
+
+async def test_an_operator_rotates_while_a_secret_waits(store_url: str) -> None:
+    """The operator's replaces the one that nobody has, which is never delivered."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        at.shelf.failures = [SinkFailed("Down.")]
+        await at.to(account.next_rotate_time)
+        answer = await at.rotate(account)
+        assert (await at.get(account)).delivery is None
+        await at.to(at.time() + HOUR)
+        assert len(at.shelf.asked) == 1
+        await at.one.authenticate(account.client_id, answer.client_secret)
+
+
+async def test_a_suspended_account_waits(store_url: str) -> None:
+    """Nothing happens to it until it is activated; then what was due meanwhile happens once."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        await at.parts.accounts.suspend(Target(account.id), operator())
+        await at.to(account.next_rotate_time)
+        assert await at.kinds(account) == []
+        await at.parts.accounts.activate(Target(account.id), operator())
+        await at.to(at.time() + MINUTE)
+        assert await at.kinds(account) == ROTATED
+
+
+async def test_idle_replicas_hold_no_lease(store_url: str) -> None:
+    """Of two replicas either does what is due, whichever comes first: one rotates, the other delivers. The secret works
+    at both in the moment of its delivery, though neither has looked for anything new since."""
+    async with stand(store_url, count=2) as at:
+        account = await at.account(managed())
+        assert account.next_rotate_time is not None
+        at.time.time = account.next_rotate_time
+        await at.replicas[1].turn()
+        await at.move(at.time() + MINUTE)
+        await at.replicas[0].turn()
+        assert await at.kinds(account) == ROTATED
+        new = at.on_shelf(account)
+        for replica in at.replicas:
+            await replica.authenticate(account.client_id, new)
+
+
+async def test_the_old_secret_ends_early(store_url: str) -> None:
+    """Once the new one is used and the old one was not for a token's life, and the minute that a use may take to the
+    store, it is retired; while it is used now and then it lives on to the end of its overlap."""
+    async with stand(store_url) as at:
+        quiet, busy = await at.account(managed()), await at.account(managed())
+        due = quiet.next_rotate_time
+        assert due is not None
+        await at.to(due)
+        for account in (quiet, busy):
+            await at.one.authenticate(account.client_id, at.on_shelf(account))
+        delivered = at.time()
+        await at.to(delivered + TOKEN_LIFETIME)
+        assert len((await at.get(quiet)).secrets) == 2
+        await at.one.authenticate(busy.client_id, at.made[busy.id])
+        await at.to(delivered + TOKEN_LIFETIME + MINUTE)
+        assert (await at.kinds(quiet))[2:] == ["secret.retired"]
+        for _ in range(10):
+            await at.one.authenticate(busy.client_id, at.made[busy.id])
+            await at.to(at.time() + TOKEN_LIFETIME)
+        assert await at.kinds(busy) == ROTATED
+        await at.to(at.time() + MINUTE)
+        assert await at.kinds(busy) == [*ROTATED, "secret.retired"]
+
+
+async def test_a_new_root_key(store_url: str) -> None:
+    """A secret that waits when the root key changes is delivered after it, the same one; nothing else opens it."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        at.shelf.failures = [SinkFailed("Down.")]
+        await at.to(account.next_rotate_time)
+        before = (await at.get(account)).delivery
+        key = LocalKey(at.keys.key)
+        done = await root_key.rewrap(at.parts.store, key, key, at.time, renew=True)
+        assert done.sealed_again == len(await at.parts.store.signing_keys()) + len(await at.parts.store.ledger_keys())
+        after = (await at.get(account)).delivery
+        assert before is not None
+        assert after is not None
+        assert before.sealed != after.sealed
+    async with stand(store_url, like=at) as again:
+        await again.to(again.time() + HOUR)
+        first, second = again.shelf.asked
+        assert first.client_secret == second.client_secret
+        for secret in (at.made[account.id], again.on_shelf(account)):
+            await again.one.authenticate(account.client_id, secret)
+
+
+async def test_no_secret_is_written_down(sqlite_url: str) -> None:
+    """While it waits and after, the new secret's text is in no file of the database and in no line of the log; its
+    `repr` hides it."""
+    async with stand(sqlite_url) as at:
+        account = await at.account(managed())
+        at.shelf.failures = [SinkFailed("Down.")]
+        await at.to(account.next_rotate_time)
+        pending = (await at.get(account)).delivery
+        assert pending is not None
+        text = at.shelf.asked[0].client_secret
+        files = sorted(Path(sqlite_url.removeprefix("sqlite:///")).parent.glob("artstore.db*"))
+        assert any(pending.sealed in file.read_bytes() for file in files), "the test looks where it is"
+        assert not any(text.encode() in file.read_bytes() for file in files)
+        await at.to(pending.next_attempt_time)
+        assert (await at.get(account)).delivery is None
+        assert not any(text.encode() in file.read_bytes() for file in files)
+        assert text not in at.logged()
+        assert text not in repr(at.shelf.asked)
+
+
+async def test_what_no_key_opens(store_url: str) -> None:
+    """A sealed text that is damaged is given up, and a fresh secret comes in its place."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        at.shelf.failures = [SinkFailed("Down.")]
+        await at.to(account.next_rotate_time)
+        async with at.parts.store.unit() as unit:
+            stored = await unit.account(account.id)
+            assert stored
+            assert stored.delivery
+            await unit.save_account(replace(stored, delivery=replace(stored.delivery, sealed=b"damaged")))
+        await at.turns(at.time() + 2 * HOUR, HOUR)
+        await at.to(at.time() + MINUTE)
+        assert await at.kinds(account) == ["secret.rotated", "secret.delivery_abandoned", *ROTATED]
+        await at.one.authenticate(account.client_id, at.on_shelf(account))
+
+
+async def test_bad_policies(store_url: str) -> None:
+    """A sink that there isn't, a place that it can't have, an overlap that doesn't fit, no schedule: each is refused
+    with its field, and nothing is stored."""
+    async with stand(store_url) as at:
+        account = await at.account(BY_HAND)
+        for field, policy in {
+            "sink": managed(sink="nowhere"),
+            "destination": managed(destination="/etc"),
+            "overlap": managed(overlap=7 * DAY),
+            "schedule": managed(schedule=""),
+        }.items():
+            with pytest.raises(InvalidRequest) as refused:
+                await at.update(account, rotation_policy=policy)
+            assert [each.field for each in refused.value.violations] == [f"rotation_policy.{field}"]
+        assert replace(await at.get(account), secrets=account.secrets) == account
