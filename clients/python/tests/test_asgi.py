@@ -226,6 +226,21 @@ async def test_what_the_table_does_not_allow(site: httpx.AsyncClient) -> None:
     assert (await site.get("/missing", headers=bearer(token()))).status_code == 404
 
 
+async def test_a_method_that_calls_itself_websocket(parts: Parts) -> None:
+    """It is an HTTP request: the rows of WebSockets are not its."""
+    reached: list[str] = []
+
+    async def app(given: Any, receive: Any, send: Any) -> None:
+        reached.append(given["type"])
+
+    middleware = BearerMiddleware(app, verifier=parts.verifier, table={"WEBSOCKET /open": PUBLIC})
+    sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    given = {"type": "http", "method": "WEBSOCKET", "path": "/open", "headers": []}
+    await middleware(given, sent.get, sent.put)  # type: ignore[arg-type]
+    assert (await sent.get())["status"] == 401
+    assert not reached
+
+
 async def test_when_nobody_can_verify(site: httpx.AsyncClient, parts: Parts) -> None:
     """503 with Retry-After, and no challenge: another token would not help."""
     parts.source.fails()

@@ -46,8 +46,7 @@ class BearerMiddleware:
         if scope["type"] not in ("http", "websocket"):  # its life cycle
             await self._app(scope, receive, send)
             return
-        method = WEBSOCKET if scope["type"] == "websocket" else scope["method"]
-        path = path_of(scope)
+        method, path = method_of(scope), path_of(scope)
         rule = self._table.rule(method, path)
         if rule is not None and rule.public:
             await self._app(scope, receive, send)
@@ -68,6 +67,14 @@ class BearerMiddleware:
                 await while_good(self._app(scope, receive, send), partial(self._admission.still, caller, what))
             except NotAdmitted:
                 await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "invalid_token"})
+
+
+def method_of(scope: Scope) -> str:
+    """What the table calls it. An HTTP request whose method is the word WEBSOCKET is none, and has no such row."""
+    if scope["type"] == "websocket":
+        return WEBSOCKET
+    method = str(scope["method"])
+    return method.lower() if method == WEBSOCKET else method
 
 
 def path_of(scope: Scope) -> str:
