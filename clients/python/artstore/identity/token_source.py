@@ -17,7 +17,6 @@ import logging
 import os
 import random
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
@@ -25,6 +24,7 @@ from typing import Any, Self, cast
 
 import grpc
 from artstore.identity.assertions import KeyText
+from artstore.identity.clocks import steady_seconds
 from artstore.identity.connection import DEFAULT_TIMEOUT, open_channel, open_sync_channel
 from artstore.identity.credentials import (
     Credentials,
@@ -46,14 +46,6 @@ ATTEMPT_FRACTION = 0.5
 """How much of a caller's timeout one request may take: a connection that is dead leaves time for another."""
 
 
-def awake_seconds() -> float:
-    """The seconds of a clock that nobody sets, and that counts while the machine sleeps, where there is one: a token
-    that a suspended machine held has expired when it wakes up."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
-
-
 class Source:
     """What both kinds of source have: the cache, and how it is filled. Not to be used itself."""
 
@@ -69,7 +61,7 @@ class Source:
         timeout: timedelta = DEFAULT_TIMEOUT,
         channel_credentials: grpc.ChannelCredentials | None = None,
         rotation: SelfRotationPolicy | None = None,
-        clock: Callable[[], float] = awake_seconds,
+        clock: Callable[[], float] = steady_seconds,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         random: Callable[[], float] = random.random,
     ) -> None:
