@@ -212,5 +212,6 @@ def cell(value: Any) -> str:
 
 def csv_text(cells: Iterable[str]) -> bytes:
     written = io.StringIO(newline="")
-    csv.writer(written, lineterminator="\n").writerow(cells)
-    return written.getvalue().encode()
+    # Only what is in its line ending is quoted, and a bare carriage return would be read as one.
+    csv.writer(written, lineterminator="\r\n").writerow(cells)
+    return (written.getvalue().removesuffix("\r\n") + "\n").encode()
