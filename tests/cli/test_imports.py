@@ -303,9 +303,9 @@ def quick_administrator(environment: dict[str, str], folder: Path) -> dict[str, 
 def test_ctrl_c_says_how_to_go_on(administrator: dict[str, str], service: Running, tmp_path: Path) -> None:
     """An interrupted import says how far it came and that the same command goes on; that does it."""
     who = quick_administrator(administrator, tmp_path)
-    file = written(tmp_path / "accounts.csv", rows(1500))
+    file = written(tmp_path / "accounts.csv", rows(5000))
     with on_a_terminal("accounts", "import", file, **who) as (process, seen):
-        wait_until(lambda: "00/1500" in seen())
+        wait_until(lambda: "00/5000" in seen())
         process.send_signal(signal.SIGINT)
         assert process.wait(WAIT_SECONDS) == 1
     assert "run the same command again, and it goes on" in seen()
@@ -313,7 +313,7 @@ def test_ctrl_c_says_how_to_go_on(administrator: dict[str, str], service: Runnin
         [COMMAND, "accounts", "import", file, "--json"], env=clean_environment(**who), capture_output=True, check=True
     )
     said = json.loads(done.stdout)
-    assert said["created"] + said["unchanged"] == 1500
+    assert said["created"] + said["unchanged"] == 5000
     assert said["unchanged"] >= 100
 
 
