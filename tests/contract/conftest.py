@@ -11,6 +11,8 @@ from pathlib import Path
 import artstore.identity.testing
 import grpc
 import pytest
+from artstore.identity.v1.token_service_pb2 import GetServerMetadataRequest
+from artstore.identity.v1.token_service_pb2_grpc import TokenServiceStub
 
 from tests.api.callers import Api
 from tests.api.conftest import ISSUER
@@ -65,9 +67,9 @@ def root(alone: Stand) -> Iterator[Api]:
 
 
 @pytest.fixture
-def differs(request: pytest.FixtureRequest, kind: str) -> Differs:
+def differs(request: pytest.FixtureRequest, kind: str, service: Stand) -> Iterator[Differs]:
     """Says that the fake knowingly fails this case, under the name that its docstring gives the difference. It must:
-    a difference that is none any more fails here."""
+    a difference that is none any more fails here. So does a fake that is not there."""
 
     def declare(name: str) -> None:
         assert f"\n* {name}: " in str(artstore.identity.testing.__doc__)
@@ -75,4 +77,6 @@ def differs(request: pytest.FixtureRequest, kind: str) -> Differs:
             raises = (Refused, AssertionError, ValueError, grpc.RpcError, pytest.fail.Exception)
             request.applymarker(pytest.mark.xfail(strict=True, raises=raises, reason=name))
 
-    return declare
+    yield declare
+    with grpc.insecure_channel(str(service.started.grpc_address)) as channel:
+        TokenServiceStub(channel).GetServerMetadata(GetServerMetadataRequest(), timeout=10)
