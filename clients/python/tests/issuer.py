@@ -55,6 +55,11 @@ def pair(algorithm: str = "RS256", number: int = 0) -> Any:
     return RSAKey.generate_key(2048, options, auto_kid=True)
 
 
+def oct_key() -> dict[str, Any]:
+    """A symmetric key, which no key set may hold."""
+    return {"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "alg": "HS256", "kid": "symmetric"}
+
+
 def public(key: Any, **members: Any) -> dict[str, Any]:
     """A key's public JWK; None leaves a member out."""
     return present(key.as_dict(private=False) | members)
