@@ -26,12 +26,12 @@ from artstore_grpc.model import (
     Account,
     AccountQuery,
     Environment,
-    EventKind,
     PublicKey,
     Role,
     RotationMode,
     RotationPolicy,
 )
+from artstore_grpc.records import EventKind
 from artstore_grpc.replays import Answer, Retry
 from artstore_grpc.rotation import new_secret
 from artstore_grpc.secrets import Hasher

@@ -23,8 +23,9 @@ from artstore_grpc.checkpoints import Archive
 from artstore_grpc.errors import LeaseLost
 from artstore_grpc.files import settle
 from artstore_grpc.ledger import Head
-from artstore_grpc.model import Checkpoint, Comparison, Event, EventKind, Lease, LedgerQuery, LedgerRow
+from artstore_grpc.model import Comparison, Lease, LedgerQuery
 from artstore_grpc.notary import Notary, archive_in
+from artstore_grpc.records import Checkpoint, Event, EventKind, LedgerRow
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.verification import Broken, HeadArchived, Verification
 

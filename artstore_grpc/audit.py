@@ -10,8 +10,9 @@ from artstore_grpc import checkpoints, filters, pages
 from artstore_grpc.checkpoints import Archive, CheckpointBroken, Keys
 from artstore_grpc.errors import FailedPrecondition, Overloaded, invalid
 from artstore_grpc.ledger import GENESIS, HASH_BYTES, Head, LedgerBroken
-from artstore_grpc.model import Checkpoint, EventKind, LedgerQuery, LedgerRow
+from artstore_grpc.model import LedgerQuery
 from artstore_grpc.notary import Notary, archive_in
+from artstore_grpc.records import Checkpoint, EventKind, LedgerRow
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.vault import Vault, WrongKey
 from artstore_grpc.verification import Broken, Finding, HeadArchived, Verification, finding

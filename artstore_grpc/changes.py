@@ -22,7 +22,8 @@ from artstore_grpc.errors import (
     NotFound,
     PermissionDenied,
 )
-from artstore_grpc.model import SYSTEM, Account, Event, EventKind, RotationPolicy
+from artstore_grpc.model import SYSTEM, Account, RotationPolicy
+from artstore_grpc.records import Event, EventKind
 from artstore_grpc.replays import CONSTRAINT, Answer, Replays, Retry
 from artstore_grpc.replica import Replica
 from artstore_grpc.store.protocol import Store, Unit

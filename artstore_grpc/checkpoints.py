@@ -21,7 +21,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from artstore_grpc.ledger import Head, microseconds
-from artstore_grpc.model import Checkpoint
+from artstore_grpc.records import Checkpoint
 
 ALGORITHM = "Ed25519"
 """RFC 9864 §2.2, which deprecates the polymorphic name `EdDSA` for it."""

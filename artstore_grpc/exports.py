@@ -18,7 +18,7 @@ from joserfc.jwk import OKPKey
 from artstore_grpc import checkpoints
 from artstore_grpc.checkpoints import CheckpointBroken, NotSigned
 from artstore_grpc.ledger import Head
-from artstore_grpc.model import Checkpoint, EventKind, LedgerRow
+from artstore_grpc.records import Checkpoint, EventKind, LedgerRow
 from artstore_grpc.verification import Verification
 
 FORMAT = "artstore-ledger-export-1"

@@ -26,7 +26,8 @@ from artstore_grpc.errors import (
     invalid,
 )
 from artstore_grpc.fields import imported_client_id, imported_expire_time, imported_hash
-from artstore_grpc.model import SECRET_LIFETIME, Account, EventKind, Secret
+from artstore_grpc.model import SECRET_LIFETIME, Account, Secret
+from artstore_grpc.records import EventKind
 from artstore_grpc.replica import Replica
 from artstore_grpc.store.protocol import Store
 

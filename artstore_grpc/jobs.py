@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 
 from artstore_grpc.errors import LeaseLost, StoreUnavailable
 from artstore_grpc.key_policy import LEEWAY
-from artstore_grpc.model import DELETED_RETENTION, Account, Event, EventKind, Lease
+from artstore_grpc.model import DELETED_RETENTION, Account, Lease
+from artstore_grpc.records import Event, EventKind
 from artstore_grpc.replays import KNOWN_FOR
 from artstore_grpc.store.protocol import Store, Unit
 from artstore_grpc.telemetry.logs import Logger

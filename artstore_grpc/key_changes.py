@@ -16,7 +16,8 @@ from typing import Any
 
 from artstore_grpc import key_policy
 from artstore_grpc.errors import FailedPrecondition, NotFound
-from artstore_grpc.model import Event, EventKind, KeyState, SigningKey
+from artstore_grpc.model import KeyState, SigningKey
+from artstore_grpc.records import Event, EventKind
 from artstore_grpc.store.protocol import Unit
 from artstore_grpc.vault import KEY_ID_BYTES
 

@@ -23,7 +23,8 @@ from joserfc.jwk import Key
 from artstore_grpc.errors import LeaseLost, StoreUnavailable
 from artstore_grpc.key_material import Algorithms, LoadedKey, encoded, generate, opened, sealed
 from artstore_grpc.key_policy import LEEWAY_SECONDS
-from artstore_grpc.model import Event, EventKind, KeyState, SigningKey
+from artstore_grpc.model import KeyState, SigningKey
+from artstore_grpc.records import Event, EventKind
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.vault import Vault
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from artstore_grpc.model import Event, LedgerRow
+from artstore_grpc.records import Event, LedgerRow
 
 VERSION = b"artstore-ledger-1"
 """The first field of what is hashed: a change of this format changes it."""

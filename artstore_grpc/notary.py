@@ -20,7 +20,8 @@ from artstore_grpc import checkpoints
 from artstore_grpc.checkpoints import Archive, Keys
 from artstore_grpc.errors import Conflict, LeaseLost, StoreUnavailable
 from artstore_grpc.ledger import GENESIS, Head
-from artstore_grpc.model import Checkpoint, Event, EventKind, Lease, LedgerKey, LedgerRow
+from artstore_grpc.model import Lease
+from artstore_grpc.records import Checkpoint, Event, EventKind, LedgerKey, LedgerRow
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.telemetry.logs import Logger
 from artstore_grpc.vault import Vault, WrongKey

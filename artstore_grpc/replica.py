@@ -19,7 +19,8 @@ from datetime import datetime, timedelta
 from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.key_policy import LEEWAY
 from artstore_grpc.lookups import LookUps
-from artstore_grpc.model import MAX_HASH_COST, Account, EventKind, LedgerRow
+from artstore_grpc.model import MAX_HASH_COST, Account
+from artstore_grpc.records import EventKind, LedgerRow
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.trust import EPOCH_MEMORY, Trust
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from artstore_grpc.key_encryption import LOCAL, KeyEncryption, Wrapped
-from artstore_grpc.model import DELIVERY, Event, EventKind, SealedKey, WrappedKey
+from artstore_grpc.model import DELIVERY, SealedKey, WrappedKey
+from artstore_grpc.records import Event, EventKind
 from artstore_grpc.store.protocol import Store, Unit
 from artstore_grpc.vault import KEY_ID_BYTES, Vault, WrongKey, framed, new_root
 

@@ -15,13 +15,8 @@ from artstore_grpc import fields, rotations, secrets
 from artstore_grpc.call import Caller
 from artstore_grpc.changes import Changes, Target, check, require_scopes, voided
 from artstore_grpc.errors import FailedPrecondition, InvalidClient, NotFound, PermissionDenied, invalid
-from artstore_grpc.model import (
-    MAX_LIVE_SECRETS,
-    Account,
-    EventKind,
-    Secret,
-    State,
-)
+from artstore_grpc.model import MAX_LIVE_SECRETS, Account, Secret, State
+from artstore_grpc.records import EventKind
 from artstore_grpc.replays import Answer, Retry
 from artstore_grpc.secrets import Hasher, NewSecret
 from artstore_grpc.store.protocol import Unit

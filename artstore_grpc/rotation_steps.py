@@ -12,7 +12,8 @@ from typing import Any
 from artstore_grpc import jobs, rotations
 from artstore_grpc.changes import differences
 from artstore_grpc.deliveries import Deliveries
-from artstore_grpc.model import Account, Event, EventKind, PendingDelivery, Secret
+from artstore_grpc.model import Account, PendingDelivery, Secret
+from artstore_grpc.records import Event, EventKind
 from artstore_grpc.rotation import kept_beside, outlived
 from artstore_grpc.secrets import NewSecret
 from artstore_grpc.store.protocol import Unit

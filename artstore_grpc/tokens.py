@@ -21,7 +21,8 @@ from artstore_grpc.changes import voided
 from artstore_grpc.errors import InvalidScope, UnauthorizedClient, UnsupportedGrantType, invalid
 from artstore_grpc.key_policy import OUTAGE_SECONDS
 from artstore_grpc.keys import BadToken, Keyring
-from artstore_grpc.model import ACCOUNTS_WRITE, SCOPES, Account, Event, EventKind, Revocation
+from artstore_grpc.model import ACCOUNTS_WRITE, SCOPES, Account, Revocation
+from artstore_grpc.records import Event, EventKind
 from artstore_grpc.replica import Replica
 from artstore_grpc.store.protocol import Store, Unit
 

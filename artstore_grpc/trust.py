@@ -18,7 +18,8 @@ from itertools import islice
 from artstore_grpc.errors import OutOfRange
 from artstore_grpc.key_policy import LEEWAY_SECONDS
 from artstore_grpc.ledger import GENESIS, Head
-from artstore_grpc.model import AccountTrust, EventKind, KeyState, LedgerRow, Revocation, SigningKey
+from artstore_grpc.model import AccountTrust, KeyState, Revocation, SigningKey
+from artstore_grpc.records import EventKind, LedgerRow
 
 KEPT_ROWS = 10_000
 """How far back a verifier may have been away; about 500 bytes each."""

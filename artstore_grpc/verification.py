@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from artstore_grpc import checkpoints, ledger
 from artstore_grpc.checkpoints import Archive, CheckpointBroken, Keys
 from artstore_grpc.ledger import GENESIS, Head, LedgerBroken
-from artstore_grpc.model import Checkpoint, EventKind, LedgerRow
+from artstore_grpc.records import Checkpoint, EventKind, LedgerRow
 
 Broken = (LedgerBroken, CheckpointBroken)
 """What a verification raises for a ledger that doesn't hold."""

@@ -17,7 +17,8 @@ from sqlalchemy import insert, update
 
 from artstore_grpc import ledger, root_key, secrets
 from artstore_grpc.key_encryption import LocalKey
-from artstore_grpc.model import MAX_RATE_LIMIT, Account, Event, EventKind, LedgerRow, Revocation, Role, Secret
+from artstore_grpc.model import MAX_RATE_LIMIT, Account, Revocation, Role, Secret
+from artstore_grpc.records import Event, EventKind, LedgerRow
 from artstore_grpc.store import rows, tables
 from artstore_grpc.store.engine import Database
 from artstore_grpc.store.queries import HEAD

@@ -10,8 +10,8 @@ from sqlalchemy import Table, delete, insert, select, update
 from artstore_grpc import ledger, notary
 from artstore_grpc.audit import Audit, Stretch, Verified
 from artstore_grpc.ledger import GENESIS, Head
-from artstore_grpc.model import LedgerRow
 from artstore_grpc.notary import Notary
+from artstore_grpc.records import LedgerRow
 from artstore_grpc.store import rows, tables
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.telemetry.logs import configured

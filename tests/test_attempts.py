@@ -22,7 +22,8 @@ from artstore_grpc.credentials import Credentials
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.errors import EtagMismatch, InvalidClient, RateLimited, StoreUnavailable
 from artstore_grpc.keys import Keyring
-from artstore_grpc.model import Account, Event, EventKind, Role
+from artstore_grpc.model import Account, Role
+from artstore_grpc.records import Event, EventKind
 from artstore_grpc.replays import Replays
 from artstore_grpc.replica import Replica
 from artstore_grpc.rotation import Rotation, new_secret

@@ -18,7 +18,8 @@ from artstore_grpc.attempts import ImportedTags
 from artstore_grpc.changes import Target
 from artstore_grpc.credentials import Credentials
 from artstore_grpc.errors import InvalidClient, Overloaded, RateLimited, StoreUnavailable
-from artstore_grpc.model import Account, Event, EventKind, Secret
+from artstore_grpc.model import Account, Secret
+from artstore_grpc.records import Event, EventKind
 from artstore_grpc.secrets import Hasher, hash_cost, imported_id
 from artstore_grpc.store.sql import SqlStore
 from tests.bcrypt_vectors import VECTORS

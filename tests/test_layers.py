@@ -15,7 +15,7 @@ SERVER = ROOT / "artstore_grpc"
 CLIENT = ROOT / "clients/python/artstore"
 
 LAYERS = (
-    "errors files model addresses forms deadlines",
+    "errors files model records addresses forms deadlines",
     "settings call policy",
     "audiences credentials ledger lookups places secrets vault filters key_policy public_keys schedules",
     "rotations",

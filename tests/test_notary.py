@@ -12,7 +12,7 @@ import pytest_asyncio
 from artstore_grpc import checkpoints, notary
 from artstore_grpc.checkpoints import CheckpointBroken, NotSigned
 from artstore_grpc.errors import LeaseLost
-from artstore_grpc.model import EventKind, LedgerRow
+from artstore_grpc.records import EventKind, LedgerRow
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import Vault, WrongKey, new_root
 from tests.auditing import EVERY, Ledger, rechained, signing_every

@@ -14,7 +14,8 @@ from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.key_encryption import LocalKey, Wrapped
 from artstore_grpc.keys import Keyring, generate
 from artstore_grpc.kms import KmsKey
-from artstore_grpc.model import Event, EventKind, KeyState, SigningKey
+from artstore_grpc.model import KeyState, SigningKey
+from artstore_grpc.records import Event, EventKind
 from artstore_grpc.store import tables
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import Vault, WrongKey, new_key

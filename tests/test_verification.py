@@ -14,8 +14,8 @@ from sqlalchemy import insert, text, update
 from artstore_grpc import audit, checkpoints, ledger
 from artstore_grpc.audit import head_of
 from artstore_grpc.errors import InvalidRequest, Overloaded
-from artstore_grpc.model import Checkpoint, EventKind, LedgerRow
 from artstore_grpc.notary import sealed_key
+from artstore_grpc.records import Checkpoint, EventKind, LedgerRow
 from artstore_grpc.store import rows, tables
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import Vault, new_root

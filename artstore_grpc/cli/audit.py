@@ -25,7 +25,7 @@ from artstore_grpc.cli.output import echo_json, echo_table, time_text
 from artstore_grpc.cli.progress import Moved, bar
 from artstore_grpc.cli.session import as_client, json_option
 from artstore_grpc.files import settle
-from artstore_grpc.model import Checkpoint, EventKind, LedgerRow
+from artstore_grpc.records import Checkpoint, EventKind, LedgerRow
 
 LISTED = ("SEQUENCE", "TIME", "ACTOR", "KIND", "SUBJECT", "DETAIL")
 PAGE = 1000

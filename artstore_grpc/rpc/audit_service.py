@@ -5,7 +5,7 @@ from __future__ import annotations
 from artstore.identity.v1 import audit_service_pb2 as pb
 from artstore.identity.v1.token_service_pb2 import JsonWebKey
 
-from artstore_grpc import model
+from artstore_grpc import records
 from artstore_grpc.audit import MAX_ROWS, Audit, Stretch, Verified, head_of
 from artstore_grpc.call import Call
 from artstore_grpc.errors import invalid
@@ -53,7 +53,7 @@ def stretch(request: pb.VerifyAuditLogRequest) -> Stretch:
     )
 
 
-def event_message(row: model.LedgerRow) -> pb.AuditEvent:
+def event_message(row: records.LedgerRow) -> pb.AuditEvent:
     return pb.AuditEvent(
         sequence=row.sequence,
         time=timestamp(row.time),
@@ -66,7 +66,7 @@ def event_message(row: model.LedgerRow) -> pb.AuditEvent:
     )
 
 
-def checkpoint_message(checkpoint: model.Checkpoint) -> pb.AuditCheckpoint:
+def checkpoint_message(checkpoint: records.Checkpoint) -> pb.AuditCheckpoint:
     return pb.AuditCheckpoint(
         number=checkpoint.number,
         sequence=checkpoint.sequence,

@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, Select, delete, insert, select
 
-from artstore_grpc.model import Checkpoint, Comparison, LedgerKey, LedgerQuery
+from artstore_grpc.model import Comparison, LedgerQuery
+from artstore_grpc.records import Checkpoint, LedgerKey
 from artstore_grpc.store import rows
 from artstore_grpc.store.engine import Database, Transaction
 from artstore_grpc.store.queries import ORDERINGS

@@ -19,12 +19,8 @@ from artstore_grpc.model import (
     Account,
     AccountQuery,
     AccountTrust,
-    Checkpoint,
-    Event,
     Lease,
-    LedgerKey,
     LedgerQuery,
-    LedgerRow,
     Look,
     Replay,
     Revocation,
@@ -33,6 +29,7 @@ from artstore_grpc.model import (
     SigningKey,
     WrappedKey,
 )
+from artstore_grpc.records import Checkpoint, Event, LedgerKey, LedgerRow
 
 
 class Unit(Protocol):

@@ -12,10 +12,7 @@ from artstore_grpc.model import (
     BY_HAND,
     Account,
     AccountTrust,
-    Checkpoint,
     Lease,
-    LedgerKey,
-    LedgerRow,
     PendingDelivery,
     PublicKey,
     Replay,
@@ -26,6 +23,7 @@ from artstore_grpc.model import (
     Secret,
     SigningKey,
 )
+from artstore_grpc.records import Checkpoint, LedgerKey, LedgerRow
 
 SECRET_PREFIX = "secret__"
 """Before the names of a secret's columns where they are joined to an account's."""

@@ -14,11 +14,8 @@ from artstore_grpc.model import (
     Account,
     AccountQuery,
     AccountTrust,
-    Checkpoint,
     Lease,
-    LedgerKey,
     LedgerQuery,
-    LedgerRow,
     Look,
     Replay,
     Revocation,
@@ -26,6 +23,7 @@ from artstore_grpc.model import (
     SigningKey,
     WrappedKey,
 )
+from artstore_grpc.records import Checkpoint, LedgerKey, LedgerRow
 from artstore_grpc.store import audit, due, leases, rows, tables, used, wrapped
 from artstore_grpc.store.engine import Database
 from artstore_grpc.store.queries import (

@@ -11,20 +11,8 @@ from sqlalchemy import Select, bindparam, delete, exists, func, insert, select, 
 
 from artstore_grpc import ledger
 from artstore_grpc.errors import Conflict, LeaseLost
-from artstore_grpc.model import (
-    Account,
-    Checkpoint,
-    Event,
-    Lease,
-    LedgerKey,
-    LedgerRow,
-    Replay,
-    Revocation,
-    SealedKey,
-    Secret,
-    SigningKey,
-    WrappedKey,
-)
+from artstore_grpc.model import Account, Lease, Replay, Revocation, SealedKey, Secret, SigningKey, WrappedKey
+from artstore_grpc.records import Checkpoint, Event, LedgerKey, LedgerRow
 from artstore_grpc.store import audit, due, rows, tables, wrapped
 from artstore_grpc.store.engine import POSTGRESQL, Transaction
 from artstore_grpc.store.queries import (

@@ -14,7 +14,7 @@ from artstore.identity.v1 import service_account_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import insert
 
-from artstore_grpc.model import EventKind
+from artstore_grpc.records import EventKind
 from artstore_grpc.store import tables
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.tokens import MAX_REVOCATIONS

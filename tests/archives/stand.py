@@ -7,7 +7,7 @@ from pathlib import Path
 from artstore_grpc import exports
 from artstore_grpc.archives import Archives
 from artstore_grpc.checkpoints import Archive
-from artstore_grpc.model import LedgerRow
+from artstore_grpc.records import LedgerRow
 from tests.auditing import Ledger
 
 KEPT = 20

@@ -12,7 +12,7 @@ from artstore_grpc.archives import ArchiveRefused, digest_of
 from artstore_grpc.checkpoints import Archive
 from artstore_grpc.errors import FailedPrecondition
 from artstore_grpc.ledger import LedgerBroken
-from artstore_grpc.model import EventKind, LedgerRow
+from artstore_grpc.records import EventKind, LedgerRow
 from artstore_grpc.verification import Broken
 from tests.archives.stand import KEPT, after, archiving, made, parts, there, verify
 from tests.auditing import Ledger, rechained

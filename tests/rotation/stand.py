@@ -16,8 +16,9 @@ from artstore_grpc.changes import Target
 from artstore_grpc.credentials import Credentials
 from artstore_grpc.installation import key_encryption
 from artstore_grpc.key_policy import LAG
-from artstore_grpc.model import Account, EventKind, LedgerRow, Role, RotationMode, RotationPolicy
+from artstore_grpc.model import Account, Role, RotationMode, RotationPolicy
 from artstore_grpc.parts import Parts, parts
+from artstore_grpc.records import EventKind, LedgerRow
 from artstore_grpc.replays import Answer
 from artstore_grpc.sinks.configuration import Sinks
 from artstore_grpc.telemetry.logs import configured

@@ -7,7 +7,8 @@ from itertools import count
 from typing import Any
 from uuid import uuid4
 
-from artstore_grpc.model import Account, Event, EventKind, KeyState, Replay, Revocation, Role, Secret, SigningKey
+from artstore_grpc.model import Account, KeyState, Replay, Revocation, Role, Secret, SigningKey
+from artstore_grpc.records import Event, EventKind
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artstore_grpc.ledger import GENESIS, Head, LedgerBroken, append, canonical, row_hash, verify
-from artstore_grpc.model import LedgerRow
+from artstore_grpc.records import LedgerRow
 from tests.store.samples import NOW, event
 
 TEXT = st.text(max_size=20)

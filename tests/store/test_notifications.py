@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from artstore_grpc.errors import StoreUnavailable
-from artstore_grpc.model import Event, EventKind
+from artstore_grpc.records import Event, EventKind
 from artstore_grpc.store import notifications
 from artstore_grpc.store.notifications import listen
 from artstore_grpc.store.sql import SqlStore

@@ -10,7 +10,8 @@ import pytest
 
 from artstore_grpc.errors import Conflict
 from artstore_grpc.ledger import GENESIS, verify
-from artstore_grpc.model import EventKind, KeyState
+from artstore_grpc.model import KeyState
+from artstore_grpc.records import EventKind
 from artstore_grpc.store.sql import SqlStore
 from tests.store.samples import DAY, NOW, account, event, replay, revocation, signing_key
 

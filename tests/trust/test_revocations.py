@@ -24,7 +24,7 @@ from joserfc.jws import extract_compact
 from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.gateway import protocol
 from artstore_grpc.keys import Keyring
-from artstore_grpc.model import Event, EventKind
+from artstore_grpc.records import Event, EventKind
 from artstore_grpc.replica import Replica
 from artstore_grpc.revocations import Revocations
 from artstore_grpc.store.sql import SqlStore

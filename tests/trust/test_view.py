@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from artstore_grpc import ledger, trust
 from artstore_grpc.errors import OutOfRange
 from artstore_grpc.ledger import GENESIS
-from artstore_grpc.model import AccountTrust, Event, EventKind, KeyState, LedgerRow, Revocation, SigningKey
+from artstore_grpc.model import AccountTrust, KeyState, Revocation, SigningKey
+from artstore_grpc.records import Event, EventKind, LedgerRow
 from artstore_grpc.rpc.trust_feed import CHUNK, chunks, news_message
 from artstore_grpc.trust import Trust
 from artstore_grpc.watches import News
