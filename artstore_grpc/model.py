@@ -1,4 +1,4 @@
-"""What the business talks about: accounts, secrets, keys; what the ledger is made of: records.py. No I/O, no protobuf, no SQL.
+"""What the business talks about: accounts, secrets, keys (the ledger: records.py). No I/O, no protobuf, no SQL.
 
 Times are aware UTC, lifetimes are `timedelta`. Objects are frozen: a change is a new object (`dataclasses.replace`).
 """

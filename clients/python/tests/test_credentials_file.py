@@ -92,15 +92,22 @@ def test_content_that_is_refused(path: Path, content: object, says: str) -> None
     assert "the-secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o660, 0o604, 0o620, 0o602, 0o601])
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o604, 0o620, 0o602, 0o601])
 def test_a_file_that_is_not_private(path: Path, mode: int) -> None:
-    """Readable or writable by others: refused, with the command that mends it; and read once that is done."""
+    """Readable by everybody, or writable by others: refused, with the command that mends it; and read once that is done."""
     path.chmod(mode)
     file = CredentialsFile(path)
     with pytest.raises(CredentialsError, match=f"chmod 600 {path}"):
         file.current()
     path.chmod(0o600)
     assert file.current().client_secret == "the-secret"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o440])
+def test_a_group_may_read(path: Path, mode: int) -> None:
+    """As the service's sink hands a file to another user, and the kubelet a Secret to an fsGroup."""
+    path.chmod(mode)
+    assert CredentialsFile(path).current().client_secret == "the-secret"
 
 
 def test_a_file_that_is_made_public_while_it_is_used(path: Path) -> None:

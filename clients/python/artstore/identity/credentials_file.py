@@ -23,7 +23,9 @@ from artstore.identity.credentials_document import MAX_BYTES, Document, parsed, 
 
 LOCK_SECONDS, LOCK_POLL_SECONDS = 5.0, 0.005
 """A replacement takes milliseconds; who holds the lock for longer was stopped, and must not stop others from ending."""
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
+TOO_WIDE = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO
+"""What a group may do is to read: that is how a service gets a file whose owner is another user, such as the identity
+service's sink (0640), or the kubelet with an `fsGroup` (0440)."""
 
 
 class CredentialsFile:
@@ -103,9 +105,9 @@ class CredentialsFile:
     def _check(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
             raise CredentialsError(f"{self.path} is not a file: name the credentials file itself.")
-        if found.st_mode & OTHERS:
+        if found.st_mode & TOO_WIDE:
             raise CredentialsError(
-                f"{self.path} may be read or written by others (mode {stat.S_IMODE(found.st_mode):04o}): "
+                f"{self.path} may be read by everybody, or written by others (mode {stat.S_IMODE(found.st_mode):04o}): "
                 f"`chmod 600 {self.path}`, and rotate the secret if others had access."
             )
 
