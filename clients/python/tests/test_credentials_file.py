@@ -94,7 +94,7 @@ def test_content_that_is_refused(path: Path, content: object, says: str) -> None
 
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o604, 0o620, 0o602, 0o601])
 def test_a_file_that_is_not_private(path: Path, mode: int) -> None:
-    """Readable by everybody, or writable by others: refused, with the command that mends it; and read once that is done."""
+    """Readable by everybody, or writable by others: refused, with the command that mends it; then it is read."""
     path.chmod(mode)
     file = CredentialsFile(path)
     with pytest.raises(CredentialsError, match=f"chmod 600 {path}"):
