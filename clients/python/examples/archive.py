@@ -63,9 +63,9 @@ class Archive:
 async def serve(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    me = CredentialsFile(options.credentials, issuer=options.issuer).current()
+    me = CredentialsFile(options.credentials, issuer=options.issuer)
     async with (
-        Client(options.identity, client_id=me.client_id, client_secret=me.client_secret) as client,
+        Client(options.identity, credentials=me) as client,
         TrustFeed(client) as feed,
     ):
         await feed.ready()

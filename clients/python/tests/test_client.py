@@ -14,6 +14,7 @@ import pytest
 from artstore.identity import (
     AdminClient,
     AlreadyExists,
+    Credentials,
     ImportedServiceAccount,
     InvalidToken,
     PermissionDenied,
@@ -297,3 +298,26 @@ async def test_imports_are_told_one_by_one(server: Canned, client: AdminClient) 
     assert (type(error), error.reason, error.code) == (AlreadyExists, "NAME_TAKEN", grpc.StatusCode.ALREADY_EXISTS)
     assert str(error) == "An account of this name exists."
     assert from_status(Status(code=99)).code is grpc.StatusCode.UNKNOWN
+
+
+class Rotating:
+    """Credentials whose secret is another one each time."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def current(self) -> Credentials:
+        self.asked += 1
+        return Credentials("sa_dev_test_00000000", f"secret-{self.asked}")
+
+
+async def test_a_secret_that_rotates(server: Canned) -> None:
+    """A client with a provider authenticates each call by the secret of then; beside other credentials it is refused."""
+    async with AdminClient(server.target, credentials=Rotating()) as client:
+        await client.issue_token()
+        await client.introspect("token")
+    (issued, _), (asked, _) = server.named("IssueToken")[0], server.named("IntrospectToken")[0]
+    assert (issued.client_id, issued.client_secret) == ("sa_dev_test_00000000", "secret-1")
+    assert asked.client_secret == "secret-2"
+    with pytest.raises(ValueError, match="give credentials, or"):
+        AdminClient(server.target, credentials=Rotating(), client_id="x")

@@ -454,7 +454,7 @@ async def test_over_tls() -> None:
     credentials = grpc.ssl_server_credentials([(certificate.private_key_pem.bytes(), chain)])
     trusted = grpc.ssl_channel_credentials(authority_of_names.cert_pem.bytes())
     async with FakeAuthority(server_credentials=credentials) as authority:
-        async with client(authority, authority.account(), credentials=trusted) as opened:
+        async with client(authority, authority.account(), channel_credentials=trusted) as opened:
             assert await opened.issue_token()
         async with Client(authority.target, timeout=timedelta(seconds=2)) as plain:
             with pytest.raises(Unavailable):

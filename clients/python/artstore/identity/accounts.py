@@ -124,9 +124,10 @@ class AccountMethods(TokenMethods):
 
         `revoke_tokens`, with an `overlap` of 0 only, also makes every token void that the account was issued before.
         With this client's own `client_id` it authenticates by its secret or its key, since no account may rotate with
-        an access token of its own; a client with a secret uses the new one from then on. Raises FailedPrecondition with
-        two in use.
+        an access token of its own; a client with a secret uses the new one from then on (one with
+        `credentials` does not: there a TokenSource rotates). Raises FailedPrecondition with two in use.
         """
+        await self._ask_provider()
         request = pb.RotateSecretRequest(
             id=id, etag=etag, overlap=_duration(overlap), request_id=request_id, revoke_tokens=revoke_tokens
         )

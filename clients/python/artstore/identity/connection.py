@@ -5,6 +5,7 @@ Knows how a call is made (deadline, metadata, errors) and nothing of what is cal
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ from urllib.parse import quote_plus
 import grpc
 from artstore.identity import assertions
 from artstore.identity.assertions import KeyText
+from artstore.identity.credentials import CredentialsProvider
 from artstore.identity.errors import from_rpc_error
 
 Answer = TypeVar("Answer")
@@ -79,8 +81,9 @@ class Connection:
         client_secret: str | None = None,
         private_key: KeyText | None = None,
         issuer: str | None = None,
+        credentials: CredentialsProvider | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
-        credentials: grpc.ChannelCredentials | None = None,
+        channel_credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         """Connects to `target`, a gRPC name such as `127.0.0.1:50051`, on the first call.
 
@@ -88,9 +91,12 @@ class Connection:
         have a `private_key` (a JWK or PEM; RSA, P-256 or Ed25519) whose public half is registered with it: each call
         then makes an assertion for `issuer`, the service's issuer identifier. None: what the service says it is; give
         it where the key is used elsewhere too, since a false service could have an assertion for the other made.
-        `timeout` is the deadline of each call. `credentials` are the channel's (TLS); None is plain text. Raises
-        ValueError for a key that can't be read, and for a secret beside a key.
+        In place of all these `credentials` may say who calls and by what, asked before each call that needs it: a
+        `CredentialsFile` is right after a rotation too. `timeout` is the deadline of each call. `channel_credentials`
+        are for TLS; None is plain text. Raises ValueError for a key that can't be read, and for a secret beside a key.
         """
+        if credentials is not None and (client_id or client_secret or private_key is not None):
+            raise ValueError("give credentials, or client_id with client_secret or private_key.")
         if client_secret and private_key is not None:
             raise ValueError("give client_secret or private_key, not both.")
         if timeout <= timedelta(0):
@@ -101,12 +107,14 @@ class Connection:
         self._private_key = None if private_key is None else assertions.private_key(private_key)
         self._issuer = issuer or ""
         self._timeout_seconds = timeout.total_seconds()
-        self._credentials = credentials
+        self._provider = credentials
+        self.channel_credentials = channel_credentials
+        """What the channel is secured with; None is plain text."""
         self._opened: grpc.aio.Channel | None = None
         self._apart = False
 
     async def __aenter__(self) -> Self:
-        self._opened = open_channel(self.target, self._credentials, apart=self._apart)
+        self._opened = open_channel(self.target, self.channel_credentials, apart=self._apart)
         return self
 
     def again(self) -> Self:
@@ -126,16 +134,19 @@ class Connection:
             self._opened = None
 
     @property
-    def channel_credentials(self) -> grpc.ChannelCredentials | None:
-        """What the channel is secured with; None is plain text."""
-        return self._credentials
-
-    @property
     def channel(self) -> grpc.aio.Channel:
         """The open channel, for stubs of other services on the same server, such as `grpc.health.v1`."""
         if self._opened is None:
             raise RuntimeError("The client is not open: use `async with Client(…) as client`.")
         return self._opened
+
+    async def _ask_provider(self) -> None:
+        """Takes the account as its provider has it now, if it has one: its secret may have been rotated."""
+        if self._provider is None:
+            return
+        given = await asyncio.to_thread(self._provider.current)  # reads a file, or asks a cluster
+        self.client_id, self._client_secret, self._private_key = given.client_id, given.client_secret, given.private_key
+        self._issuer = self._issuer or given.issuer
 
     async def call(self, method: Callable[..., Awaitable[Answer]], request: object, metadata: Metadata = ()) -> Answer:
         """Calls a stub's method within the timeout. Raises IdentityError."""

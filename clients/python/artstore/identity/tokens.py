@@ -67,6 +67,7 @@ class TokenMethods(Connection):
 
     async def _credentials_fields(self) -> dict[str, str]:
         """What authenticates one call, as the fields of its request: an assertion is good for one."""
+        await self._ask_provider()
         if self._private_key is None:
             return {"client_id": self.client_id, "client_secret": self._client_secret}
         assertion = client_assertion(self.client_id, await self.issuer(), self._private_key)
