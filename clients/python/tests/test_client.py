@@ -312,7 +312,7 @@ class Rotating:
 
 
 async def test_a_secret_that_rotates(server: Canned) -> None:
-    """A client with a provider authenticates each call by the secret of then; beside other credentials it is refused."""
+    """With a provider each call has the secret of then; beside other credentials it is refused."""
     async with AdminClient(server.target, credentials=Rotating()) as client:
         await client.issue_token()
         await client.introspect("token")
