@@ -145,7 +145,7 @@ secrets = Table(
     Column("warned", Boolean, nullable=False, server_default=false()),
     Index(None, "account_id"),
     # Of those that were imported alone: a start asks whether there are any, however many others there are.
-    Index("ix_secrets_imported", "expire_time", postgresql_where=text("imported"), sqlite_where=text("imported")),
+    Index("ix_secrets_imported", "expire_time", postgresql_where=text("imported"), sqlite_where=text("imported = 1")),
 )
 # Few at any time, of however many secrets: what the gauge of those about to expire counts.
 Index(

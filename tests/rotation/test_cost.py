@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import event, text
+from sqlalchemy import event
 
 from artstore_grpc.model import SECRET_LIFETIME, SECRET_WARNING
 from artstore_grpc.store.due import warned_count
-from artstore_grpc.store.engine import SQLITE
 from artstore_grpc.store.queries import due_page
 from artstore_grpc.store.sql import SqlStore
 from tests.rotation.stand import MINUTE, stand
+from tests.store.plans import plan_of
 from tests.store.samples import NOW, account, secret
 
 ACCOUNTS = 2000
@@ -21,16 +21,6 @@ async def filled(store: SqlStore) -> None:
     async with store.unit() as unit:
         for _ in range(ACCOUNTS):
             await unit.add_account(account(secrets=(secret(expire_time=NOW + SECRET_LIFETIME),)))
-
-
-async def plan_of(store: SqlStore, statement: object) -> str:
-    engine = store._database._engine
-    compiled = statement.compile(engine, compile_kwargs={"literal_binds": True})  # type: ignore[attr-defined]
-    async with engine.connect() as connection:
-        if store.dialect != SQLITE:
-            await connection.execute(text("ANALYZE"))
-        explain = "EXPLAIN QUERY PLAN" if store.dialect == SQLITE else "EXPLAIN"
-        return "\n".join(str(row) for row in await connection.execute(text(f"{explain} {compiled}")))
 
 
 async def test_what_is_due_is_read_by_an_index(store: SqlStore) -> None:

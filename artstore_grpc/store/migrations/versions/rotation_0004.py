@@ -17,8 +17,9 @@ TIME = sa.DateTime(timezone=True)
 def upgrade() -> None:
     op.add_column("accounts", sa.Column("rotation_policy", sa.JSON(), nullable=False, server_default="{}"))
     op.add_column("secrets", sa.Column("imported", sa.Boolean(), nullable=False, server_default=sa.false()))
-    imported = sa.text("imported")
-    op.create_index("ix_secrets_imported", "secrets", ["expire_time"], postgresql_where=imported, sqlite_where=imported)
+    # SQLite uses a partial index only where the query says the same words.
+    sqlite, postgresql = sa.text("imported = 1"), sa.text("imported")
+    op.create_index("ix_secrets_imported", "secrets", ["expire_time"], sqlite_where=sqlite, postgresql_where=postgresql)
     for column in ("next_rotate_time", "told_expire_time", "due_time"):
         op.add_column("accounts", sa.Column(column, TIME))
     # Every account that there is gets looked at once, and so its own time.
