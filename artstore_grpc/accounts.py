@@ -149,7 +149,8 @@ class Accounts:
                 raise FailedPrecondition("A system account can't be deleted.", reason="SYSTEM_ACCOUNT")
             forbid_oneself(caller, account)
             await unit.void_replays(account.id)
-            return replace(account, delete_time=self._now())
+            kept = rotations.delivered(account)  # nobody has what waits to be delivered, and nobody is to get it
+            return replace(account, delete_time=self._now(), secrets=kept, delivery=None)
 
         return await self._changes.changed(target, caller, EventKind.ACCOUNT_DELETED, change)
 

@@ -152,6 +152,9 @@ class Attempts:
             raise RateLimited(reason="TOO_MANY_FAILURES", retry_after=wait, cause=about("backing off", account))
         candidate, work = None if cause else secret, max(self._hasher.cost, highest)
         matches = await self._hashes.join(attempt.tag, lambda: self._hashed_imported(attempt, candidate, work))
+        if matches and secret is not None:  # it may have been revoked while hashes queued
+            account = await self._replica.account_by_client_id(attempt.credentials.client_id)
+            secret = next((each for each in account.secrets if each.id == secret.id), None) if account else None
         cause = cause or refusal(account, secret, self._now()) or ("" if matches else "wrong secret")
         if cause or account is None or secret is None:
             await self._failures.charge(of_source, FREE_FORM_FAILURES)

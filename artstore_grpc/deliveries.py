@@ -22,11 +22,16 @@ from artstore_grpc.telemetry.logs import Logger
 from artstore_grpc.vault import Vault, WrongKey
 
 ATTEMPT_TIMEOUT = timedelta(seconds=10)
+"""More than the sinks take by themselves, each of which ends what it has begun in order (sinks/exchange.py)."""
 FIRST_BACKOFF = timedelta(seconds=30)
 MAX_BACKOFF = timedelta(hours=1)
 MAX_DOUBLINGS = 10
 MAX_RETRY_AFTER = timedelta(days=1)
 MAX_ERROR_LENGTH = 300
+
+
+class SinkSilent(SinkFailed):
+    """A sink that did not answer in time."""
 
 
 class Deliveries:
@@ -89,7 +94,7 @@ class Deliveries:
         except FailedPrecondition as error:
             raise SinkFailed(error.message) from None
         except TimeoutError:
-            raise SinkFailed("The sink took too long.") from None
+            raise SinkSilent("The sink took too long.") from None
         except Exception:
             self._logger.exception("sink failed unexpectedly", sink=account.rotation_policy.sink)
             raise SinkFailed("The sink failed unexpectedly; the log has the error.") from None

@@ -172,7 +172,8 @@ async def parts(
             sinks=sinks,
             now=now,
         )
-        rotation = Rotation(changes=changes, hasher=hasher, usage=usage, now=now)
+        deliveries = Deliveries(vault=vault, sinks=sinks, issuer=issuer, logger=logger, now=now)
+        rotation = Rotation(changes=changes, hasher=hasher, usage=usage, deliveries=deliveries, now=now)
         imports = Imports(
             store=store, replica=replica, accounts=accounts, changes=changes, audiences=audiences, now=now
         )
@@ -181,7 +182,7 @@ async def parts(
             store=store,
             replica=replica,
             hasher=hasher,
-            deliveries=Deliveries(vault=vault, sinks=sinks, issuer=issuer, logger=logger, now=now),
+            deliveries=deliveries,
             idle=idle,
             metrics=metrics,
             logger=logger,

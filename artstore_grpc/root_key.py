@@ -8,11 +8,11 @@ old one may be known to others, seals every key pair again, and forgets the tags
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from artstore_grpc.key_encryption import LOCAL, KeyEncryption, Wrapped
-from artstore_grpc.model import DELIVERY, SealedKey, WrappedKey
+from artstore_grpc.model import DELIVERY, WrappedKey
 from artstore_grpc.records import Event, EventKind
 from artstore_grpc.store.protocol import Store, Unit
 from artstore_grpc.vault import KEY_ID_BYTES, Vault, WrongKey, framed, new_root
@@ -120,15 +120,16 @@ async def _wrapped(root: bytes, encryption: KeyEncryption, now: Now) -> WrappedK
 
 async def _seal_again(unit: Unit, old: Vault, new: Vault) -> int:
     """Every key pair under the new root key, and every secret that waits to be delivered; how many key pairs."""
-    keys = await unit.sealed_keys()
-    await unit.save_sealed_keys(
-        [
-            SealedKey(key.kind, key.kid, new.seal(old.open(key.sealed, key.kind, key.kid), key.kind, key.kid))
-            for key in keys
-        ]
-    )
+    again = []
+    for key in await unit.sealed_keys():
+        try:
+            again.append(replace(key, sealed=new.seal(old.open(key.sealed, key.kind, key.kid), key.kind, key.kid)))
+        except WrongKey:
+            if key.kind != DELIVERY:
+                raise  # a delivery that nobody can open is given up by itself (deliveries.py)
+    await unit.save_sealed_keys(again)
     await unit.forget_derived()
-    return sum(key.kind != DELIVERY for key in keys)
+    return sum(key.kind != DELIVERY for key in again)
 
 
 def _event(time: datetime, old_key: str, new_key: str, sealed_again: int | None) -> Event:

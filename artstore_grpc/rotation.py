@@ -14,8 +14,9 @@ from typing import Any
 from artstore_grpc import fields, rotations, secrets
 from artstore_grpc.call import Caller
 from artstore_grpc.changes import Changes, Target, check, require_scopes, voided
+from artstore_grpc.deliveries import Deliveries
 from artstore_grpc.errors import FailedPrecondition, InvalidClient, NotFound, PermissionDenied, invalid
-from artstore_grpc.model import MAX_LIVE_SECRETS, Account, Secret, State
+from artstore_grpc.model import MAX_LIVE_SECRETS, Account, RotationMode, Secret, State
 from artstore_grpc.records import EventKind
 from artstore_grpc.replays import Answer, Retry
 from artstore_grpc.secrets import Hasher, NewSecret
@@ -54,8 +55,17 @@ def outlived(kept: tuple[Secret, ...], overlap: timedelta, now: datetime) -> tup
 class Rotation:
     """The rules of rotating and revoking secrets."""
 
-    def __init__(self, *, changes: Changes, hasher: Hasher, usage: Usage, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        *,
+        changes: Changes,
+        hasher: Hasher,
+        usage: Usage,
+        deliveries: Deliveries,
+        now: Callable[[], datetime],
+    ) -> None:
         self._changes = changes
+        self._deliveries = deliveries
         self._hasher = hasher
         self._usage = usage
         self._now = now
@@ -97,6 +107,8 @@ class Rotation:
                 await unit.void_replays(account.id)
                 fresh = replace(secret, expire_time=rotations.secret_expire_time(account, secret.create_time))
                 rotated = rotations.scheduled(replace(account, secrets=(fresh, *kept)), self._now())
+                if account.rotation_policy.mode is RotationMode.MANAGED:  # its users get it from the sink as ever
+                    rotated = replace(rotated, delivery=self._deliveries.sealed(rotated, made, fresh))
                 if not revoke_tokens:
                     return rotated
                 detail["epoch"] = account.epoch + 1

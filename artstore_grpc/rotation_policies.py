@@ -18,6 +18,9 @@ SHORTEST_INTERVAL = timedelta(hours=1)
 ROOM = timedelta(minutes=30)
 """What is left between two times of a schedule besides the overlap: the new secret is delivered in it, and the old one
 retired. At most two secrets of an account are live, so that the third waits for the first to end."""
+SELF_OVERLAP = timedelta(hours=1)
+"""The least under a `self` policy with a schedule: every secret that was made before one of its times ends with it and
+the overlap, and a client that comes to rotate after that has nothing to do it with."""
 NAME_LENGTH = 100
 DESTINATION_LENGTH = 500
 
@@ -30,7 +33,7 @@ def checked(policy: RotationPolicy, sinks: Sinks) -> RotationPolicy:
         return BY_HAND
     schedule = _schedule(policy.schedule) if policy.schedule else ""
     if schedule:
-        _check_room(schedule, overlap)
+        _check_room(schedule, overlap, policy.mode)
     if policy.mode is RotationMode.MANAGED:
         _check_sink(policy, sinks)
     return replace(policy, schedule=schedule)
@@ -64,10 +67,12 @@ def _schedule(text: str) -> str:
         raise invalid(f"{FIELD}.schedule", str(error)) from None
 
 
-def _check_room(schedule: str, overlap: timedelta) -> None:
+def _check_room(schedule: str, overlap: timedelta, mode: RotationMode) -> None:
     shortest = schedules.shortest_interval(schedule)
     if shortest < SHORTEST_INTERVAL:
         raise invalid(f"{FIELD}.schedule", "must leave an hour between any two of its times")
+    if mode is RotationMode.SELF and overlap < SELF_OVERLAP:
+        raise invalid(f"{FIELD}.overlap", "must be at least an hour: by then the client has to have a new secret")
     if overlap + ROOM > shortest:
         raise invalid(f"{FIELD}.overlap", "must be 30 minutes shorter than the shortest interval of the schedule")
 

@@ -42,22 +42,30 @@ class Change:
 
     async def delivered(self) -> Account:
         """The new secret is where its users find it: from now on the old one's overlap runs."""
-        pending = self._pending()
+        pending = self.pending
         new, *old = sorted(self.account.secrets, key=lambda secret: secret.id != pending.secret_id)
         overlap = self.account.rotation_policy.overlap
-        changed = replace(self.account, secrets=(new, *outlived(tuple(old), overlap, self.now)), delivery=None)
+        begun = tuple(each for each in old if each.replace_time)  # an operator who rotated has said how long they live
+        begin = tuple(each for each in old if not each.replace_time)
+        secrets = (new, *begun, *outlived(begin, overlap, self.now))
+        # What came due meanwhile is done by this one.
+        changed = rotations.scheduled(replace(self.account, secrets=secrets, delivery=None), self.now)
         tried = {"secret_id": pending.secret_id, "attempts": pending.attempts + 1}
         return await self._saved(changed, EventKind.SECRET_DELIVERED, **tried, **self._place())
 
     async def abandoned(self, reason: str, *, again: timedelta = timedelta(0)) -> Account:
         """A secret that nobody has is gone again; after `again` a fresh one is made, where the policy still says so."""
-        pending = self._pending()
+        pending = self.pending
         kept = tuple(secret for secret in self.account.secrets if secret.id != pending.secret_id)
         changed = rotations.scheduled(replace(self.account, secrets=kept, delivery=None), self.now)
         if changed.next_rotate_time is not None and changed.rotation_policy.sink:
             changed = replace(changed, next_rotate_time=min(changed.next_rotate_time, self.now + again))
         told = {"secret_id": pending.secret_id, "attempts": pending.attempts, "reason": reason}
         return await self._saved(changed, EventKind.SECRET_DELIVERY_ABANDONED, **told, **self._place())
+
+    async def again(self) -> None:
+        """Has its secret rotated as soon as that can be."""
+        await self.unit.save_account(replace(self.account, next_rotate_time=self.now))
 
     async def postponed(self, pending: PendingDelivery) -> Account:
         """An attempt at the delivery has failed; nothing that an auditor looks for."""
@@ -114,6 +122,8 @@ class Change:
         policy = self.account.rotation_policy
         return {"sink": policy.sink, "destination": policy.destination}
 
-    def _pending(self) -> PendingDelivery:
+    @property
+    def pending(self) -> PendingDelivery:
+        """The delivery that the account waits for."""
         assert self.account.delivery is not None
         return self.account.delivery

@@ -81,6 +81,8 @@ def due_time(account: Account) -> datetime | None:
     """When to look at an account next, as far as can be told when it is saved; None: never. Not after the first of its
     steps, whatever `idle` is and whoever uses its secrets meanwhile."""
     times = [step.time for step in steps(account, SHORTEST_IDLE)]
+    if account.next_rotate_time and account.rotation_policy.mode is RotationMode.MANAGED and not account.purge_time:
+        times.append(account.next_rotate_time)  # where it waits for the newest to be used
     times += [old.replace_time + SHORTEST_IDLE for old in _may_retire_early(account) if old.replace_time]
     return min(times, default=None)
 
@@ -99,7 +101,10 @@ def scheduled(account: Account, now: datetime) -> Account:
 
 
 def sooner(account: Account, now: datetime) -> Account:
-    """As `scheduled`, where a secret is gone: a rotation that is due, or comes before, stays."""
+    """As `scheduled`, where a secret is gone: a rotation that is due, or comes before, stays; one that has none left
+    gets another at once."""
+    if account.rotation_policy.mode is RotationMode.MANAGED and not account.secrets:
+        return replace(account, next_rotate_time=now)
     times = [time for time in (account.next_rotate_time, _next_rotate_time(account, now)) if time is not None]
     return replace(account, next_rotate_time=min(times, default=None))
 
@@ -116,6 +121,17 @@ def secret_expire_time(account: Account, create_time: datetime) -> datetime:
 def in_use(secret: Secret) -> bool:
     """Whether anybody has ever authenticated with it."""
     return secret.last_used_time is not None or secret.tag is not None
+
+
+def is_used(account: Account, secret_id: str) -> bool:
+    """As `in_use`, of a secret by its id."""
+    return any(secret.id == secret_id and in_use(secret) for secret in account.secrets)
+
+
+def is_known_by_sink_only(account: Account) -> bool:
+    """Whether the secret that waits to be delivered was made by the plan: who uses it has it from the sink. Beside one
+    that an operator made, and was shown, the old one's overlap runs already."""
+    return any(secret.replace_time is None for secret in delivered(account))
 
 
 def delivered(account: Account) -> tuple[Secret, ...]:
@@ -144,18 +160,31 @@ def _found(account: Account, idle: timedelta) -> Iterator[tuple[Action, datetime
     if account.delivery is not None:
         yield (Action.DELIVER, *_delivery(account))
     elif account.rotation_policy.mode is RotationMode.MANAGED and account.next_rotate_time is not None:
-        yield Action.ROTATE, account.next_rotate_time, "", _why(account, account.next_rotate_time)
+        yield (
+            Action.ROTATE,
+            _rotate_time(account, account.next_rotate_time),
+            "",
+            _why(account, account.next_rotate_time),
+        )
     if account.delivery is None:
         for old in account.secrets[1:]:
             yield (Action.RETIRE, *_retirement(account, old, idle))
     yield from _ends(account)
 
 
+def _rotate_time(account: Account, planned: datetime) -> datetime:
+    """Not while the newest was delivered and its users still work with the old one: a third would end the newest, which
+    they are about to take up."""
+    if len(account.secrets) > 1 and not in_use(account.secrets[0]):
+        return max(planned, account.secrets[1].expire_time)
+    return planned
+
+
 def _delivery(account: Account) -> tuple[datetime, str, str]:
     pending = account.delivery
     assert pending is not None
     time = min(pending.next_attempt_time, pending.give_up_time)
-    if any(secret.id == pending.secret_id and in_use(secret) for secret in account.secrets):
+    if is_used(account, pending.secret_id):
         return time, pending.secret_id, "Its users have it already."
     failed = f" The last one failed: {pending.last_error}" if pending.attempts else ""
     return time, pending.secret_id, f"Attempt {pending.attempts + 1}.{failed}"

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from artstore_grpc import rotations
-from artstore_grpc.deliveries import Deliveries
+from artstore_grpc.deliveries import Deliveries, SinkSilent
 from artstore_grpc.errors import (
     FailedPrecondition,
     IdentityError,
@@ -28,9 +28,9 @@ from artstore_grpc.errors import (
     StoreUnavailable,
     Unavailable,
 )
-from artstore_grpc.model import Account, Lease, Look, RotationMode
+from artstore_grpc.model import SYSTEM, Account, Lease, Look, RotationMode
 from artstore_grpc.replica import Replica
-from artstore_grpc.rotation import new_secret
+from artstore_grpc.rotation import kept_beside, new_secret
 from artstore_grpc.rotation_steps import FRESH_RETRY, Change
 from artstore_grpc.rotations import Action, Step
 from artstore_grpc.secrets import Hasher
@@ -54,7 +54,6 @@ MAX_STEPS = 8
 """Of one account in one turn: a bound, should they undo each other's work."""
 RUN_SECONDS = 15.0
 """How long a call keeps beginning steps; its deadline is 30 s."""
-SYSTEM = "system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,8 @@ class Turn:
     results: list[Result] = field(default_factory=list)
     begun: Counter[str] = field(default_factory=Counter)
     """Steps by account."""
+    silent: set[str] = field(default_factory=set)
+    """Sinks that let an attempt time out: in this turn nobody else waits for them."""
     _count: int = 0
     _failures: set[tuple[str, Action, str]] = field(default_factory=set)
 
@@ -274,6 +275,9 @@ class ScheduledRotation:
             return await self._deliver(step, account, turn)
         if step.action is Action.ROTATE:
             self._deliveries.sink_of(account)
+            kept_beside(
+                account.live_secrets(self._now())
+            )  # refuses before a hash is computed for what would be refused
             async with self._hashing:
                 made, secret = await new_secret(self._hasher, self._now, account)
             async with self._locked(step, turn) as change:
@@ -293,24 +297,52 @@ class ScheduledRotation:
         await ends[step.action]()
 
     async def _deliver(self, step: Step, account: Account, turn: Turn) -> IdentityError | None:
+        if account.rotation_policy.sink in turn.silent:
+            raise Overtaken
+        async with self._locked(step, turn) as change:
+            account = change.account  # of the page that it was read with minutes may have passed
         pending = account.delivery
         assert pending is not None
-        used = any(secret.id == pending.secret_id and rotations.in_use(secret) for secret in account.secrets)
-        if not used and account.rotation_policy.mode is not RotationMode.MANAGED:
-            return await self._abandon(step, turn, "The policy is no longer managed.")
-        if not used and pending.give_up_time <= self._now():
-            return await self._abandon(step, turn, "The old secret ended before the new one was delivered.")
-        if not used and (failure := await self._failure(account)) is not None:
-            if failure.permanent:
-                return await self._abandon(step, turn, failure.message, again=FRESH_RETRY)
+        used, over = rotations.is_used(account, pending.secret_id), pending.give_up_time <= self._now()
+        reason, again = "", timedelta(0)
+        if account.rotation_policy.mode is not RotationMode.MANAGED:
+            reason = "The policy is no longer managed."
+        elif used and rotations.is_known_by_sink_only(account):
+            pass  # the sink took it, though its answer was lost
+        elif over:
+            reason = "The old secret ended before the new one was delivered."
+        elif (failure := await self._failure(account)) is not None:
+            if not failure.permanent:
+                return await self._postpone(step, account, failure, turn)
+            reason, again = failure.message, FRESH_RETRY
+        if reason and not used:  # what is used has reached its users, whatever became of the sink's answer
+            return await self._abandon(step, turn, reason, again=again)
+        try:
             async with self._locked(step, turn) as change:
-                await change.postponed(self._deliveries.after(failure, pending))
-            return Unavailable(failure.message, reason="SINK_FAILED")
-        async with self._locked(step, turn) as change:
-            if change.account.rotation_policy != account.rotation_policy:
-                raise Overtaken  # it went to where it no longer belongs; the next look takes it to the right place
-            await change.delivered()
+                if change.account.rotation_policy != account.rotation_policy:
+                    raise Overtaken  # it went to where it no longer belongs; the next look takes it to the right place
+                await change.delivered()
+        except Overtaken:
+            await self._make_up_for(account.id, pending.secret_id, turn)
+            raise
         return None
+
+    async def _make_up_for(self, account_id: str, secret_id: str, turn: Turn) -> None:
+        """The sink may have been given a secret that was ended in the same moment: another one is made at once."""
+        async with self._store.unit() as unit:
+            await unit.require_lease(turn.lease)
+            account = await unit.account(account_id)
+            if account is None or account.delivery or account.rotation_policy.mode is not RotationMode.MANAGED:
+                return
+            if all(secret.id != secret_id for secret in account.secrets):
+                await Change(unit, account, self._now(), turn.actor).again()
+
+    async def _postpone(self, step: Step, account: Account, failure: SinkFailed, turn: Turn) -> IdentityError:
+        if isinstance(failure, SinkSilent):
+            turn.silent.add(account.rotation_policy.sink)
+        async with self._locked(step, turn) as change:
+            await change.postponed(self._deliveries.after(failure, change.pending))
+        return Unavailable(failure.message, reason="SINK_FAILED")
 
     async def _failure(self, account: Account) -> SinkFailed | None:
         try:
@@ -321,6 +353,8 @@ class ScheduledRotation:
 
     async def _abandon(self, step: Step, turn: Turn, reason: str, *, again: timedelta = timedelta(0)) -> IdentityError:
         async with self._locked(step, turn) as change:
+            if rotations.is_used(change.account, step.secret_id):
+                raise Overtaken  # it has reached its users after all: the next look finds it delivered
             await change.abandoned(reason, again=again)
         return FailedPrecondition(reason, reason="DELIVERY_ABANDONED")
 

@@ -19,6 +19,7 @@ from artstore_grpc.attempts import FREE_FAILURES, Attempts
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes, Target
 from artstore_grpc.credentials import Credentials
+from artstore_grpc.deliveries import Deliveries
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.errors import EtagMismatch, InvalidClient, RateLimited, StoreUnavailable
 from artstore_grpc.keys import Keyring
@@ -28,7 +29,9 @@ from artstore_grpc.replays import Replays
 from artstore_grpc.replica import Replica
 from artstore_grpc.rotation import Rotation, new_secret
 from artstore_grpc.secrets import Hasher, NewSecret
+from artstore_grpc.sinks.configuration import Sinks
 from artstore_grpc.store.sql import SqlStore
+from artstore_grpc.telemetry.logs import configured
 from artstore_grpc.usage import Usage
 from artstore_grpc.vault import Vault, new_root
 
@@ -69,8 +72,11 @@ class Office:
             audience="artstore",
             now=now,
         )
+        deliveries = Deliveries(
+            vault=vault, sinks=Sinks(), issuer="http://issuer.test", logger=configured("error"), now=now
+        )
         changes = Changes(store=store, replica=self.replica, replays=Replays(vault), now=now)
-        self.rotation = Rotation(changes=changes, hasher=self.hasher, usage=self.usage, now=now)
+        self.rotation = Rotation(changes=changes, hasher=self.hasher, usage=self.usage, deliveries=deliveries, now=now)
         self.made: NewSecret
         self.account: Account
 

@@ -40,7 +40,7 @@ MAX_NAME = 253
 
 ATTEMPTS = 5
 """Writers that may be in between, as client-go's DefaultRetry has it."""
-TIMEOUT = timedelta(seconds=30)
+TIMEOUT = timedelta(seconds=8)
 """Of a whole delivery, whatever it takes."""
 MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of an answer; a Secret has at most 1 MiB of data, which base64 and its metadata make less than twice that."""

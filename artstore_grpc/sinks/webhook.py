@@ -29,7 +29,7 @@ MIN_KEY, MAX_KEY = 32, 64
 """Bytes. The specification allows 24; a key of HMAC-SHA256 should have as many as its output (RFC 2104 §3)."""
 MAX_KEYS = 4
 MAX_KEY_FILE = 4096
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=8)
 """Of a whole attempt; the specification recommends 15 to 30 s."""
 TRANSIENT = frozenset({408, 409, 425, 429})
 """Client errors that pass by themselves (RFC 9110 §15.5.9, §15.5.10, RFC 8470 §5.2, RFC 6585 §4). Any other one, and

@@ -60,11 +60,13 @@ def fresh(tmp_path: Path) -> Iterator[Fresh]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def alone(request: pytest.FixtureRequest, fresh: Fresh) -> Installation:
-    """An installation for one test: on the embedded SQLite and on PostgreSQL."""
+    """An installation for one test: on the embedded SQLite and on PostgreSQL. Its keys change on request only: a clock
+    that jumps by days in the middle of a rotation makes the key that has just signed a month old."""
+    by_hand = timedelta(0)
     if request.param == "sqlite":
-        return fresh(issuer=ISSUER)
+        return fresh(issuer=ISSUER, key_rotation_interval=by_hand)
     url = request.getfixturevalue("postgres_url")
-    return fresh(database_url=url, issuer=ISSUER, key_encryption_key=new_key())
+    return fresh(database_url=url, issuer=ISSUER, key_encryption_key=new_key(), key_rotation_interval=by_hand)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from artstore_grpc.errors import invalid
@@ -15,12 +16,16 @@ class Shelf:
     held: dict[str, Delivery] = field(default_factory=dict)
     asked: list[Delivery] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+    """What happens while a delivery is under way."""
 
     async def deliver(self, delivery: Delivery) -> None:
         self.asked.append(delivery)
         if self.failures:
             raise self.failures.pop(0)
         self.held[delivery.destination or delivery.client_id] = delivery
+        if self.meanwhile is not None:
+            await self.meanwhile()
 
     def check(self, destination: str) -> None:
         if destination.startswith("/"):

@@ -123,6 +123,10 @@ REFUSED: dict[str, tuple[str, pb.RotationPolicy]] = {
     "a negative overlap": ("overlap", policy(overlap=Duration(seconds=-1))),
     "an overlap of 31 days": ("overlap", policy(overlap=Duration(seconds=31 * DAY))),
     "no duration": ("overlap", policy(overlap=Duration(seconds=1, nanos=-1))),
+    "self without an overlap to rotate in": (
+        "overlap",
+        policy(SELF, schedule="0 3 * * 1", overlap=Duration(seconds=3599)),
+    ),
     "self with a sink": ("sink", policy(SELF, sink="shelf")),
     "self with a place": ("destination", policy(SELF, destination="x")),
     "manual with a schedule": ("schedule", policy(MANUAL)),

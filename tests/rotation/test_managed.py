@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from artstore_grpc import root_key
+from artstore_grpc import deliveries, root_key
 from artstore_grpc.changes import Target
 from artstore_grpc.errors import InvalidClient, InvalidRequest
 from artstore_grpc.key_encryption import LocalKey
 from artstore_grpc.model import BY_HAND, SECRET_LIFETIME, State
 from artstore_grpc.rotations import MANAGED_LEAD
+from artstore_grpc.scheduled_rotation import AT_ONCE
 from artstore_grpc.sinks.protocol import SinkFailed
 from tests.keys.stand import operator
 from tests.rotation.stand import DAY, HOUR, MINUTE, TOKEN_LIFETIME, managed, stand
@@ -94,6 +96,19 @@ async def test_a_sink_that_is_down(store_url: str) -> None:
         assert await at.kinds(account) == ROTATED
         assert (await at.get(account)).secrets[1].expire_time == at.time() + DAY
         assert [line["level"] for line in at.steps_logged("deliver")] == ["warning"] * 5 + ["info"]
+
+
+async def test_a_sink_that_is_silent(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it let an attempt time out, no more of its deliveries are tried in that turn: others would wait for them."""
+    monkeypatch.setattr(deliveries, "ATTEMPT_TIMEOUT", timedelta(seconds=0.05))
+    async with stand(store_url) as at:
+        accounts = [await at.account(managed()) for _ in range(AT_ONCE + 4)]
+        at.shelf.meanwhile = asyncio.Event().wait
+        await at.to(accounts[0].next_rotate_time)
+        assert 1 <= len(at.shelf.asked) <= AT_ONCE
+        at.shelf.meanwhile = None
+        await at.to(at.time() + MINUTE)
+        assert all([(await at.get(each)).delivery is None for each in accounts])
 
 
 async def test_a_sink_that_says_when(store_url: str) -> None:
@@ -183,17 +198,18 @@ async def test_two_live_secrets_in_use(store_url: str) -> None:
     async with stand(store_url) as at:
         account = await at.account(managed())
         second = await at.rotate(account, overlap=30 * DAY)
+        await at.to(at.time() + MINUTE)
         assert account.next_rotate_time is not None
         await at.move(account.next_rotate_time - MINUTE)
         for secret in (at.made[account.id], second.client_secret):
             await at.one.authenticate(account.client_id, secret)
         await at.turns(account.next_rotate_time + 5 * MINUTE, MINUTE)
-        assert await at.kinds(account) == ["secret.rotated"], "the operator's own"
+        assert await at.kinds(account) == ROTATED, "the operator's own"
         assert {line["outcome"] for line in at.steps_logged("rotate")} == {"two_live_secrets"}
         await at.parts.rotation.revoke_secret(Target(account.id), account.secrets[0].id, operator())
         await at.turn()
         await at.to(at.time() + MINUTE)
-        assert await at.kinds(account) == ["secret.rotated", *ROTATED]
+        assert await at.kinds(account) == [*ROTATED, *ROTATED]
 
 
 async def test_what_can_t_be_done_holds_up_nothing_else(store_url: str) -> None:
@@ -202,12 +218,13 @@ async def test_what_can_t_be_done_holds_up_nothing_else(store_url: str) -> None:
     async with stand(store_url) as at:
         lost, waiting = await at.account(managed(schedule="0 0 31 12 *")), await at.account(managed())
         second = await at.rotate(waiting, overlap=30 * DAY)
+        await at.to(at.time() + MINUTE)
         assert waiting.next_rotate_time is not None
         await at.move(waiting.next_rotate_time - MINUTE)
         for secret in (at.made[waiting.id], second.client_secret):
             await at.one.authenticate(waiting.client_id, secret)
         await at.turns(waiting.next_rotate_time + 2 * HOUR, 10 * MINUTE)
-        assert await at.kinds(waiting) == ["secret.rotated", "secret.retired", *ROTATED]
+        assert await at.kinds(waiting) == [*ROTATED, "secret.retired", *ROTATED]
         at.parts.scheduled_rotation._deliveries._sinks = {}
         ends = lost.secrets[0].expire_time
         await at.to(ends - 8 * DAY)
@@ -245,16 +262,79 @@ async def test_a_policy_that_changes_while_a_secret_waits(store_url: str) -> Non
 
 
 async def test_an_operator_rotates_while_a_secret_waits(store_url: str) -> None:
-    """The operator's replaces the one that nobody has, which is never delivered."""
+    """The operator's replaces the one that nobody has, which is never delivered; it goes to the sink itself."""
     async with stand(store_url) as at:
         account = await at.account(managed())
         at.shelf.failures = [SinkFailed("Down.")]
         await at.to(account.next_rotate_time)
         answer = await at.rotate(account)
-        assert (await at.get(account)).delivery is None
         await at.to(at.time() + HOUR)
-        assert len(at.shelf.asked) == 1
+        assert (await at.get(account)).delivery is None
+        assert [each.client_secret for each in at.shelf.asked[1:]] == [answer.client_secret]
+        assert at.on_shelf(account) == answer.client_secret
         await at.one.authenticate(account.client_id, answer.client_secret)
+
+
+async def test_an_operator_rotates_with_an_overlap_of_his_own(store_url: str) -> None:
+    """The sink gets the secret, whoever has used it by then; the old one lives for as long as the operator said."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        answer = await at.rotate(account, overlap=3 * DAY)
+        ends = at.time() + 3 * DAY
+        await at.one.authenticate(account.client_id, answer.client_secret)
+        await at.to(at.time() + MINUTE)
+        assert at.on_shelf(account) == answer.client_secret
+        assert (await at.get(account)).secrets[1].expire_time == ends
+
+
+async def test_a_leaked_secret_is_revoked(store_url: str) -> None:
+    """Another one is made and delivered at once, however far the schedule's next time is."""
+    async with stand(store_url) as at:
+        account = await at.account(managed(schedule="0 0 31 12 *"))
+        await at.parts.rotation.revoke_secret(Target(account.id), account.secrets[0].id, operator())
+        await at.to(at.time() + MINUTE)
+        await at.one.authenticate(account.client_id, at.on_shelf(account))
+
+
+async def test_a_schedule_that_changes_soon_after_a_delivery(store_url: str) -> None:
+    """The secret on the shelf, which its users haven't taken up, outlives the new schedule's next time: no third one
+    comes before the old one's overlap has ended."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        await at.to(account.next_rotate_time)
+        secret, delivered = at.on_shelf(account), at.time()
+        await at.update(account, rotation_policy=managed(schedule="0 */6 * * *", overlap=HOUR))
+        await at.turns(delivered + DAY - MINUTE, HOUR)
+        assert at.on_shelf(account) == secret
+        await at.one.authenticate(account.client_id, secret)
+
+
+async def test_a_secret_that_is_ended_while_it_is_delivered(store_url: str) -> None:
+    """What the sink was given is void, so that another one is made at once."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+
+        async def ended() -> None:
+            await at.parts.rotation.revoke_secret(Target(account.id), at.shelf.asked[-1].secret_id, operator())
+            at.shelf.meanwhile = None
+
+        at.shelf.meanwhile = ended
+        await at.to(account.next_rotate_time)
+        await at.to(at.time() + MINUTE)
+        await at.one.authenticate(account.client_id, at.on_shelf(account))
+        assert len(at.shelf.asked) == 2
+
+
+async def test_a_deleted_account_has_nothing_to_deliver(store_url: str) -> None:
+    """What was sealed for it is gone with its deletion, and undeleting it brings only what its users have."""
+    async with stand(store_url) as at:
+        account = await at.account(managed())
+        at.shelf.failures = [SinkFailed("Down.")]
+        await at.to(account.next_rotate_time)
+        await at.parts.accounts.delete(Target(account.id), operator())
+        assert await at.parts.store.deliveries_pending() == 0
+        await at.parts.accounts.undelete(Target(account.id), operator())
+        assert [secret.id for secret in (await at.get(account)).secrets] == [account.secrets[0].id]
 
 
 async def test_a_suspended_account_waits(store_url: str) -> None:

@@ -12,6 +12,7 @@ from artstore_grpc.assertions import Assertions, StoredUsedAssertions
 from artstore_grpc.attempts import Attempts
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
+from artstore_grpc.deliveries import Deliveries
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.keys import Keyring
 from artstore_grpc.model import Environment
@@ -21,6 +22,7 @@ from artstore_grpc.rotation import Rotation
 from artstore_grpc.secrets import Hasher
 from artstore_grpc.sinks.configuration import Sinks
 from artstore_grpc.store.sql import SqlStore
+from artstore_grpc.telemetry.logs import configured
 from artstore_grpc.usage import Usage
 from artstore_grpc.vault import Vault
 
@@ -58,6 +60,7 @@ async def opened(store: SqlStore, vault: Vault, now: Callable[[], datetime], che
     usage, hasher = Usage(store), CountingHasher(checked)
     changes = Changes(store=store, replica=replica, replays=Replays(vault), now=now)
     shared: dict[str, Any] = {"hasher": hasher, "now": now}
+    deliveries = Deliveries(vault=vault, sinks=Sinks(), issuer=ISSUER, logger=configured("error"), now=now)
     authenticator = Authenticator(
         replica=replica,
         keyring=Keyring(store, vault, now, algorithm="RS256", issuer=ISSUER),
@@ -79,5 +82,11 @@ async def opened(store: SqlStore, vault: Vault, now: Callable[[], datetime], che
     accounts = Accounts(store=store, changes=changes, vault=vault, environment=Environment.DEV, sinks=Sinks(), **shared)
     await replica.load()
     return House(
-        store, replica, hasher, usage, accounts, Rotation(changes=changes, usage=usage, **shared), authenticator
+        store,
+        replica,
+        hasher,
+        usage,
+        accounts,
+        Rotation(changes=changes, usage=usage, deliveries=deliveries, **shared),
+        authenticator,
     )
