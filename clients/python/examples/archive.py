@@ -68,7 +68,7 @@ async def serve(options: argparse.Namespace) -> None:
         Client(options.identity, credentials=me) as client,
         TrustFeed(client) as feed,
     ):
-        await feed.ready()
+        await feed.confirmed()
         verifier = TokenVerifier(options.issuer, audience="artstore", trust=feed)
         archive = Archive()
         server = grpc.aio.server(interceptors=[AioBearerInterceptor(verifier, WHO_MAY)])

@@ -255,3 +255,19 @@ def test_no_path_is_public_by_a_way_out(segments: list[str]) -> None:
     path = "/" + "/".join(segments)
     if ROUTES.rule("GET", path) is PUBLIC:
         assert path == "/" or (segments[0] == "static" and not {"..", ".", "", "a\\b"} & set(segments[1:]))
+
+
+@pytest.mark.parametrize("path", ["/files/secret\n", "/files/a\r", "/files/\x7f", "/\x00"])
+def test_a_path_with_a_control_character(path: str) -> None:
+    """Nobody's: a router that takes it for the path without it must not find a weaker row's rule applied."""
+    table = RouteTable({"GET /files/secret": WRITE, "GET /files/{name}": READ, "* /*": READ})
+    assert table.rule("GET", path) is None
+    assert table.rule("GET", "/files/secret") == WRITE
+
+
+def test_head_is_as_get() -> None:
+    """A row for any method does not come before GET's own; a row of HEAD's own does."""
+    table = RouteTable({"GET /files/secret": WRITE, "* /*": READ, "HEAD /files/own": READ, "GET /files/own": WRITE})
+    assert table.rule("HEAD", "/files/secret") == WRITE
+    assert table.rule("HEAD", "/files/own") == READ
+    assert table.rule("HEAD", "/else") == READ

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from artstore.identity import DeadlineExceeded, InvalidClient, InvalidScope, RateLimited, Unavailable
+from artstore.identity import CredentialsError, DeadlineExceeded, InvalidClient, InvalidScope, RateLimited, Unavailable
 from artstore.identity.token_cache import (
     LAST_RETRY_SECONDS,
     MAX_ENTRIES,
@@ -16,6 +16,7 @@ from artstore.identity.token_cache import (
     REFUSED_SECONDS,
     TokenCache,
     Wanted,
+    repeated,
     wanted,
 )
 from hypothesis import settings
@@ -260,3 +261,15 @@ def test_a_scope_that_is_refused_is_its_own() -> None:
     made.failed(other, 1.0, InvalidScope(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_SCOPE", "No."))
     assert isinstance(made.look(other, 2.0, 10.0).error, InvalidScope)
     assert made.look(KEY, 2.0, 10.0).token == "token"
+
+
+def test_an_error_that_can_not_be_made_again() -> None:
+    """Whatever a provider raises, those who wait are told something."""
+
+    class Odd(Exception):
+        def __init__(self, message: str, *, response: object) -> None:
+            super().__init__(message)
+
+    assert isinstance(repeated(Odd("x", response=None)), CredentialsError)
+    same = repeated(OSError(2, "gone"))
+    assert (type(same), same.args) == (FileNotFoundError, (2, "gone"))

@@ -10,6 +10,8 @@ import grpc
 import pytest
 from artstore.identity import (
     Client,
+    Credentials,
+    CredentialsError,
     KeySet,
     KeysUnavailable,
     SyncTrustFeed,
@@ -260,3 +262,39 @@ def test_a_stream_outlives_an_outage(hands: Hands) -> None:
     with pytest.raises(KeysUnavailable):
         made.verify_sync(token())
     made.recheck(caller)
+
+
+async def test_a_clock_that_leaps_and_comes_back(told: Told, hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was revoked stays so: the day that a clock was ahead has not passed."""
+    text = token(jti="leaps")
+    told.revoked("leaps")
+    monkeypatch.setattr("artstore.identity.trust.time.time", lambda: NOW + 86_400)
+    hands.advance(120)
+    told.heartbeat()
+    monkeypatch.undo()
+    with pytest.raises(TokenRevoked):
+        await verifier(hands, trust=told.feed).verify(text)
+
+
+async def test_credentials_that_can_not_be_read_for_a_while(server: Canned) -> None:
+    """The feed goes on once they can."""
+
+    class Mended:
+        asked = 0
+
+        def current(self) -> Credentials:
+            self.asked += 1
+            if self.asked == 1:
+                raise CredentialsError("It is being replaced.")
+            return Credentials("sa_dev_b_00000001", "s")
+
+    provider, came = Mended(), asyncio.Event()
+
+    def issued(_: Any) -> pb.IssueTokenResponse:
+        came.set()
+        return pb.IssueTokenResponse()
+
+    server.answers["IssueToken"] = issued
+    async with Client(server.target, credentials=provider) as client, TrustFeed(client) as feed:
+        await asyncio.wait_for(came.wait(), 10)
+        assert feed.reconnects >= 1

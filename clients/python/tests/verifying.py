@@ -49,6 +49,3 @@ class Told:
 def verifier(hands: Hands, source: Source | None = None, **options: Any) -> TokenVerifier:
     keys = KeySet(source or Source(), clock=hands.steady)
     return TokenVerifier(ISSUER, audience=AUDIENCE, keys=keys, clock=hands.wall, steady=hands.steady, **options)
-
-
-# --- what is remembered ---

@@ -7,12 +7,12 @@ life has passed, or until the service refuses it.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from artstore.identity.clocks import steady_seconds
 from artstore.identity.connection import Answer, Metadata, basic_authorization
 from artstore.identity.errors import InvalidTarget, InvalidToken, PermissionDenied
 from artstore.identity.tokens import TokenMethods
@@ -171,12 +171,12 @@ class AccountMethods(TokenMethods):
 
     async def _bearer(self) -> Metadata:
         async with self._admin_token_lock:
-            if time.monotonic() >= self._admin_token_deadline:
+            if steady_seconds() >= self._admin_token_deadline:
                 await self._get_admin_token()
             return (("authorization", f"Bearer {self._admin_token}"),)
 
     async def _get_admin_token(self) -> None:
-        started = time.monotonic()
+        started = steady_seconds()
         try:
             answer = await self.issue_token(audience=[await self.issuer()])
         except InvalidTarget as error:

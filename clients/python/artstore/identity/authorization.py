@@ -172,6 +172,9 @@ class MethodTable:
         return found or self._rules.get(method.rpartition("/")[0] + "/*")
 
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A row of an HTTP table, taken apart."""
@@ -221,13 +224,13 @@ class RouteTable:
 
     def rule(self, method: str, path: str) -> Rule | None:
         """The rule for a request; None where nobody may make it."""
-        if not path.startswith("/"):
+        if not path.startswith("/") or CONTROL.search(path):  # routers differ in what they make of a line break
             return None
         segments = tuple(path.split("/")[1:])
-        for each in self._routes:
-            if each.matches(method, segments):
-                return each.rule
-        return self.rule("GET", path) if method == "HEAD" else None
+        found = [each for each in self._routes if each.matches(method, segments)]
+        if method == "HEAD" and not any(each.method == "HEAD" for each in found):
+            return self.rule("GET", path)  # which servers answer it by, whatever a row for any method says
+        return found[0].rule if found else None
 
 
 def _route(name: str, rule: Rule) -> Route:

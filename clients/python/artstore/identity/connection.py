@@ -16,7 +16,7 @@ from urllib.parse import quote_plus
 import grpc
 from artstore.identity import assertions
 from artstore.identity.assertions import KeyText
-from artstore.identity.credentials import CredentialsProvider
+from artstore.identity.credentials import Credentials, CredentialsProvider, StaticCredentials
 from artstore.identity.errors import from_rpc_error
 
 Answer = TypeVar("Answer")
@@ -81,7 +81,7 @@ class Connection:
         client_secret: str | None = None,
         private_key: KeyText | None = None,
         issuer: str | None = None,
-        credentials: CredentialsProvider | None = None,
+        credentials: CredentialsProvider | Credentials | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
         channel_credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
@@ -107,7 +107,7 @@ class Connection:
         self._private_key = None if private_key is None else assertions.private_key(private_key)
         self._issuer = issuer or ""
         self._timeout_seconds = timeout.total_seconds()
-        self._provider = credentials
+        self._provider = StaticCredentials(credentials) if isinstance(credentials, Credentials) else credentials
         self.channel_credentials = channel_credentials
         """What the channel is secured with; None is plain text."""
         self._opened: grpc.aio.Channel | None = None

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError, Future
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import grpc
@@ -49,7 +51,12 @@ class TokenPlugin(grpc.AuthMetadataPlugin):
             callback(((HEADER, f"Bearer {held}"),), None)
             return
         if self._loop is not None and isinstance(self._source, TokenSource):
-            asyncio.run_coroutine_threadsafe(self._answer(self._source, callback), self._loop)
+            asking = self._source.token(**self._wanted)
+            try:
+                asyncio.run_coroutine_threadsafe(asking, self._loop).add_done_callback(partial(_answer, callback))
+            except RuntimeError as error:  # the loop is closed
+                asking.close()
+                callback((), error)
             return
         assert isinstance(self._source, SyncTokenSource)
         try:
@@ -59,13 +66,16 @@ class TokenPlugin(grpc.AuthMetadataPlugin):
         else:
             callback(((HEADER, f"Bearer {token}"),), None)
 
-    async def _answer(self, source: TokenSource, callback: grpc.AuthMetadataPluginCallback) -> None:
-        try:
-            token = await source.token(**self._wanted)
-        except Exception as error:  # as above
-            callback((), error)
-        else:
-            callback(((HEADER, f"Bearer {token}"),), None)
+
+def _answer(callback: grpc.AuthMetadataPluginCallback, asked: Future[str]) -> None:
+    try:
+        token = asked.result()
+    except CancelledError:
+        callback((), RuntimeError("The event loop of the token source has ended."))
+    except Exception as error:  # as above
+        callback((), error)
+    else:
+        callback(((HEADER, f"Bearer {token}"),), None)
 
 
 def call_credentials(

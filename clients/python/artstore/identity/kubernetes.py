@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
+from artstore.identity.clocks import steady_seconds
 from artstore.identity.credentials import Credentials, CredentialsError
 from artstore.identity.credentials_document import Document, parsed, serialised
 
@@ -61,7 +62,7 @@ class KubernetesSecret:
         api: str = API,
         pod: Path = POD,
         timeout: timedelta = timedelta(seconds=5),
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = steady_seconds,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """The document is under `key` of the Secret `name`. An empty `namespace` is the pod's own. A non-empty `issuer`

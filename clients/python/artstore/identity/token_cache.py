@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import grpc
+from artstore.identity.credentials import CredentialsError
 from artstore.identity.errors import DeadlineExceeded, IdentityError, RateLimited, Unavailable
 
 REFRESH_FROM, REFRESH_TO = 2 / 3, 0.8
@@ -189,7 +190,10 @@ def repeated(error: Exception) -> Exception:
         return type(error)(
             error.code, error.reason, error.message, error.violations, error.retry_after, error.denial_id
         )
-    return copy.copy(error).with_traceback(None)
+    try:
+        return copy.copy(error).with_traceback(None)
+    except Exception:  # of a user's provider, say: not every exception can be made again from its arguments
+        return CredentialsError(f"The credentials could not be had: {type(error).__name__}.")
 
 
 def _late() -> IdentityError:

@@ -42,7 +42,7 @@ BEGUN = ("iat", "nbf")
 """The claims that say since when a token is valid."""
 NAMES = ("sub", "client_id", "jti")
 """Claims without which nobody can say whose token it is, nor whether it was revoked (RFC 9068 §2.2)."""
-MOST_AHEAD_SECONDS = 3600.0
+MOST_AHEAD_SECONDS = 900.0
 """A token that is from further in the future says nothing of the time: one replica's clock must not void all tokens."""
 
 

@@ -16,7 +16,9 @@ from datetime import timedelta
 from typing import Any, NamedTuple, Self
 
 from artstore.identity.client import Client
+from artstore.identity.clocks import steady_seconds
 from artstore.identity.connection import DEFAULT_TIMEOUT
+from artstore.identity.credentials import CredentialsError
 from artstore.identity.errors import IdentityError, OutOfRange
 from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as pb
@@ -140,13 +142,13 @@ class TrustFeed:
         …  if feed.refuses(claims): …
     """
 
-    def __init__(self, client: Client, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, client: Client, *, monotonic: Callable[[], float] = steady_seconds) -> None:
         """`client` says where, and as whom: any live account. Its target may name several servers, such as
         `ipv4:10.0.0.1:50051,10.0.0.2:50051`, of which each new stream picks one."""
         self.state = TrustState()
         self.reconnects = 0
         """How often the stream had to be opened again."""
-        self.last_error: IdentityError | None = None
+        self.last_error: IdentityError | CredentialsError | None = None
         """Why the stream last ended."""
         self.client = client
         """Who follows."""
@@ -154,6 +156,7 @@ class TrustFeed:
         """Where it was opened; for threads that have something asked through `client`."""
         self._monotonic = monotonic
         self._confirmed_at: float | None = None
+        self._began = time.time() - monotonic()
         self._heard_at = float("-inf")
         self._forget_at = 0.0
         self._ready, self._confirmed = asyncio.Event(), asyncio.Event()
@@ -209,6 +212,8 @@ class TrustFeed:
             except IdentityError as error:
                 self.last_error = error
                 told = error.retry_after.total_seconds() if error.retry_after else 0.0
+            except CredentialsError as error:  # a file in the middle of its replacement, a cluster that is away
+                self.last_error = error
             except ValueError:
                 self.state.sequence = 0  # a stream that makes no sense: begin anew
             wait = FIRST_RETRY_SECONDS if self._confirmed_at != confirmed else min(2 * wait, LAST_RETRY_SECONDS)
@@ -251,4 +256,5 @@ class TrustFeed:
             self._confirmed.set()
         if self._confirmed_at >= self._forget_at:
             self._forget_at = self._confirmed_at + FORGET_INTERVAL_SECONDS
-            self.state.forget_expired(time.time())
+            # A clock that leaps ahead, and back again, must not have made anything forgotten.
+            self.state.forget_expired(min(time.time(), self._began + self._confirmed_at))

@@ -131,6 +131,11 @@ def as_jwk(message: pb.JsonWebKey) -> dict[str, str]:
     return {field.name: value for field, value in message.ListFields()}
 
 
+def _verifies(operations: object) -> bool:
+    """What `key_ops` say (RFC 7517 §4.3)."""
+    return isinstance(operations, list) and "verify" in operations
+
+
 def imported(given: Mapping[str, Any]) -> VerificationKey:
     """Reads a JWK. Raises ValueError."""
     kid, algorithm = given.get("kid"), given.get("alg")
@@ -138,7 +143,7 @@ def imported(given: Mapping[str, Any]) -> VerificationKey:
         raise ValueError("a key has no kid")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise ValueError(f"{kid[:80]!r} names no signature algorithm in `alg` that is accepted here")
-    if given.get("use", "sig") != "sig" or "verify" not in given.get("key_ops", ["verify"]):
+    if given.get("use", "sig") != "sig" or not _verifies(given.get("key_ops", ["verify"])):
         raise ValueError(f"{kid[:80]!r} is not for signatures")
     if PRIVATE_MEMBERS & given.keys():
         raise ValueError(f"{kid[:80]!r} is not only public")

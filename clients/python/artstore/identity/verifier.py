@@ -22,6 +22,7 @@ from artstore.identity.caller import VerifiedToken
 from artstore.identity.client import Client
 from artstore.identity.clocks import steady_seconds
 from artstore.identity.connection import Connection
+from artstore.identity.credentials import CredentialsError
 from artstore.identity.errors import IdentityError
 from artstore.identity.key_cache import unknown
 from artstore.identity.key_sets import Flight, KeySet
@@ -261,7 +262,7 @@ class TokenVerifier:
         assert self._client is not None
         try:
             return (await self._client.introspect(token)).active
-        except (IdentityError, RuntimeError) as error:
+        except (IdentityError, CredentialsError, RuntimeError) as error:
             raise TrustStale(
                 f"The trust feed is silent, and the service does not say whether the token is live: {error}"
             ) from error
