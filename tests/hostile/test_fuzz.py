@@ -27,7 +27,7 @@ def attack(victim: Victim, method: str, chosen: settings) -> None:
     @given(st.one_of(garbage(), wrong, wrong, damaged(wrong)), st.booleans())
     def one(data: bytes, authenticated: bool) -> None:
         bearer = "ServiceAccount" in method and authenticated
-        assert_refused_clearly(victim.call(method, data, victim.bearer if bearer else ()))
+        assert_refused_clearly(victim.call_while_up(method, data, victim.bearer if bearer else ()))
 
     one()
 
@@ -38,7 +38,7 @@ def test_fuzzed(each_victim: Victim, method: str) -> None:
     attack(each_victim, method, QUICK)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("method", METHODS)
 def test_fuzzed_at_length(each_victim: Victim, method: str) -> None:

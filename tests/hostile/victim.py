@@ -23,6 +23,9 @@ SECONDS = 10.0
 """No refusal takes so long; a call that does, hangs."""
 ATTACKERS_RATE_LIMIT = 1_000_000
 SETTLED_SECONDS = 5.0
+OUTAGE = "DATABASE_UNAVAILABLE"
+RECOVERY_SECONDS, RETRY_SECONDS = 30.0, 0.5
+"""An outage that ends by itself is over within a few polls of the ledger."""
 
 REASON = r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*"
 """SCREAMING_SNAKE_CASE (AIP-193)."""
@@ -77,6 +80,16 @@ class Victim:
             return Outcome("OK", data=stub(data, metadata=metadata, timeout=timeout, compression=compression))
         except grpc.RpcError as error:
             return outcome(error)
+
+    def call_while_up(self, method: str, data: bytes, metadata: tuple[tuple[str, str | bytes], ...] = ()) -> Outcome:
+        """As `call`; again where the machine held this process up for so long that it lost sight of its database, which
+        is no input's doing. An input that takes the database away does so each time."""
+        deadline = time.monotonic() + RECOVERY_SECONDS
+        while True:
+            outcome = self.call(method, data, metadata)
+            if outcome.reason != OUTAGE or time.monotonic() > deadline:
+                return outcome
+            time.sleep(RETRY_SECONDS)
 
     def send(self, method: str, message: Any, metadata: tuple[tuple[str, str | bytes], ...] | None = None) -> Outcome:
         """A method of our API by its short name; as the attacker, unless other metadata are given."""

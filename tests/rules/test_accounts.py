@@ -69,7 +69,7 @@ def test_the_rules_hold(sqlite_urls: Urls) -> None:
     run(sqlite_urls, examples=100, steps=15)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.timeout(600)
 def test_the_rules_hold_through_long_lives(sqlite_urls: Urls) -> None:
     """The same through ten thousand operations, in lives long enough to fill and empty every list."""
