@@ -5,9 +5,11 @@ Times are aware UTC, lifetimes are `timedelta`. Objects are frozen: a change is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 
 class Role(StrEnum):
@@ -89,6 +91,21 @@ class RotationPolicy:
     overlap: timedelta = DEFAULT_OVERLAP
     sink: str = ""
     destination: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it, for whatever keeps it; empty for the default, which most accounts have."""
+        if self == BY_HAND:
+            return {}
+        values = {name: getattr(self, name) for name in RotationPolicy.__slots__}
+        return values | {"overlap": self.overlap.total_seconds()}
+
+    @classmethod
+    def restored(cls, values: Mapping[str, Any] | None) -> RotationPolicy:
+        """From `plain`; the default where nothing was kept."""
+        if not values:
+            return BY_HAND
+        overlap = timedelta(seconds=values["overlap"])
+        return cls(**{**values, "mode": RotationMode(values["mode"]), "overlap": overlap})
 
 
 BY_HAND = RotationPolicy()

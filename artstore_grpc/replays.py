@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from artstore_grpc.errors import AlreadyExists, InvalidRequest
-from artstore_grpc.model import BY_HAND, Account, PublicKey, Replay, Role, RotationMode, RotationPolicy, Secret
+from artstore_grpc.model import Account, PublicKey, Replay, Role, RotationPolicy, Secret
 from artstore_grpc.store.protocol import Unit
 from artstore_grpc.vault import Vault, WrongKey
 
@@ -87,7 +87,7 @@ def encoded(answer: Answer) -> bytes:
     account = plain(answer.account) | {
         "secrets": [plain(secret) for secret in answer.account.secrets],
         "public_keys": [asdict(key) for key in answer.account.public_keys],
-        "rotation_policy": policy_plain(answer.account.rotation_policy),
+        "rotation_policy": answer.account.rotation_policy.plain(),
     }
     secret = plain(answer.secret) if answer.secret else None
     return json.dumps([account, secret, answer.client_secret, [plain(each) for each in answer.previous]]).encode()
@@ -99,7 +99,7 @@ def decoded(text: bytes) -> Answer:
         "secrets": [restored(Secret, s) for s in account["secrets"]],
         "public_keys": [PublicKey(**key) for key in account.get("public_keys", ())],
         "role": Role(account["role"]),
-        "rotation_policy": policy_restored(account.get("rotation_policy")),
+        "rotation_policy": RotationPolicy.restored(account.get("rotation_policy")),
     }
     return Answer(
         restored(Account, account),
@@ -112,18 +112,6 @@ def decoded(text: bytes) -> Answer:
 def plain(value: Account | Secret) -> dict[str, Any]:
     kept = {f.name: getattr(value, f.name) for f in fields(value) if f.name not in LEFT_OUT}
     return {name: v.isoformat() if isinstance(v, datetime) else v for name, v in kept.items()}
-
-
-def policy_plain(policy: RotationPolicy) -> dict[str, Any]:
-    return asdict(policy) | {"overlap": policy.overlap.total_seconds()}
-
-
-def policy_restored(values: dict[str, Any] | None) -> RotationPolicy:
-    """A policy; the default for an answer that an older release has kept."""
-    if not values:
-        return BY_HAND
-    overlap = timedelta(seconds=values["overlap"])
-    return RotationPolicy(**(values | {"mode": RotationMode(values["mode"]), "overlap": overlap}))
 
 
 def restored(kind: type[T], values: dict[str, Any]) -> T:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
 from artstore_grpc import rotations
 from artstore_grpc.model import (
-    BY_HAND,
     Account,
     AccountTrust,
     Lease,
@@ -18,7 +16,6 @@ from artstore_grpc.model import (
     Replay,
     Revocation,
     Role,
-    RotationMode,
     RotationPolicy,
     Secret,
     SigningKey,
@@ -56,27 +53,12 @@ def account_values(account: Account) -> dict[str, Any]:
         "epoch_time": account.epoch_time,
         "public_keys": [plain(key) for key in account.public_keys],
         "has_public_keys": bool(account.public_keys),
-        "rotation_policy": policy_values(account.rotation_policy),
+        "rotation_policy": account.rotation_policy.plain(),
         "next_rotate_time": account.next_rotate_time,
         "told_expire_time": account.told_expire_time,
         "secret_expire_time": account.secret_expire_time,
         "due_time": rotations.due_time(account),
     }
-
-
-def policy_values(policy: RotationPolicy) -> dict[str, Any]:
-    """A policy as JSON, without what is the default: most accounts have none."""
-    if policy == BY_HAND:
-        return {}
-    values = {name: getattr(policy, name) for name in RotationPolicy.__slots__}
-    return values | {"overlap": policy.overlap.total_seconds()}
-
-
-def rotation_policy(values: Values) -> RotationPolicy:
-    if not values:
-        return BY_HAND
-    kept = dict(values) | {"mode": RotationMode(values["mode"]), "overlap": timedelta(seconds=values["overlap"])}
-    return RotationPolicy(**kept)
 
 
 def plain(key: PublicKey) -> dict[str, Any]:
@@ -128,7 +110,7 @@ def _account(joined: list[Values]) -> Account:
         epoch=first["epoch"],
         epoch_time=first["epoch_time"],
         public_keys=tuple(PublicKey(**key) for key in first["public_keys"]),
-        rotation_policy=rotation_policy(first["rotation_policy"]),
+        rotation_policy=RotationPolicy.restored(first["rotation_policy"]),
         next_rotate_time=first["next_rotate_time"],
         told_expire_time=first["told_expire_time"],
         secrets=tuple(_secret(values) for values in joined if values[f"{SECRET_PREFIX}id"] is not None),
