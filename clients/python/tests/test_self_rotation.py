@@ -214,11 +214,12 @@ def test_a_life_that_is_not_known(service: Service, shelf: Shelf) -> None:
 
 def test_what_the_service_says_of_the_end(service: Service, shelf: Shelf) -> None:
     """Its word with a token counts for more than the document's, for that secret only. Where it is sooner somebody else
-    has rotated, and has two thirds of what is left to bring the new secret."""
+    has rotated, and has two thirds of what is left to bring the new secret, however old the present one is."""
     rotation = Replica(service, shelf).rotation
+    service.now = START + LIFE / 3
     assert not rotation.due(shelf.document)
     answer = tokens_pb.IssueTokenResponse()
-    answer.secret_expire_time.FromDatetime(START + timedelta(hours=20))
+    answer.secret_expire_time.FromDatetime(service.now + timedelta(hours=20))
     rotation.note(Issued(shelf.document.credentials, answer))
     service.now += timedelta(hours=13)
     rotation.note(Issued(shelf.document.credentials, answer))

@@ -199,6 +199,22 @@ async def test_a_silent_feed_and_introspect(told: Told, hands: Hands, server: Ca
         await made.verify(token(aud="x"))
 
 
+async def test_a_feed_that_speaks_while_the_service_is_asked(told: Told, hands: Hands, server: Canned) -> None:
+    """What it revokes in the meantime counts for more than an answer from before."""
+    made = verifier(hands, trust=told.feed)
+    sent = token(jti="one")
+
+    def revoked_meanwhile(_: Any) -> pb.IntrospectTokenResponse:
+        told.revoked("one")
+        return pb.IntrospectTokenResponse(active=True)
+
+    server.answers["IntrospectToken"] = revoked_meanwhile
+    hands.advance(4)
+    with pytest.raises(TokenRevoked, match="It was revoked"):
+        await made.verify(sent)
+    assert len(server.named("IntrospectToken")) == 1
+
+
 async def test_a_silent_feed_and_nobody_to_ask(told: Told, hands: Hands, server: Canned) -> None:
     """Refused, since nobody can say; told apart from a token that is bad."""
 
