@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -226,11 +227,13 @@ def metadata(sent: str) -> tuple[tuple[str, str], ...]:
 
 
 def test_a_service_with_threads(service: Installation, caller: Account) -> None:
-    """No event loop of its own: the feed runs in a thread, and a revocation is known within a second all the same."""
+    """No event loop of its own: the feed runs in a thread, has heard of the service when it is entered, and a
+    revocation is known within a second all the same."""
     mine = serving(service)
     client = Client(str(service.started.grpc_address), client_id=mine.client_id, client_secret=mine.secret)
     sent = token_of(service, caller)
     with SyncTrustFeed(client) as feed, ThreadPoolExecutor(4) as pool:
+        assert feed.staleness < timedelta.max
         table = {"/b.B/Do": scope("storage.read")}
         server = grpc.server(pool, interceptors=[BearerInterceptor(verifier(service, trust=feed), table)])
         does = {"Do": grpc.unary_unary_rpc_method_handler(handler)}

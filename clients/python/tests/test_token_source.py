@@ -11,6 +11,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -299,6 +300,29 @@ async def test_a_secret_that_was_replaced_meanwhile(server: Canned, kind: str) -
     async with opened(kind, server.target, credentials=Rotated("old", "new")) as source:
         assert await source.token() == "token"
     assert asked(server) == 2
+
+
+async def test_a_request_is_nobodys_own(server: Canned) -> None:
+    """It runs outside the context of whoever came first, whose trace or tenant would be in what is logged of it."""
+    whose: ContextVar[str] = ContextVar("whose", default="nobody")
+    seen: list[str] = []
+
+    class Watching(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(whose.get())
+
+    server.answers["IssueToken"] = failing(grpc.StatusCode.UNAUTHENTICATED, "INVALID_CLIENT")
+    logger, handler = logging.getLogger("artstore.identity"), Watching()
+    logger.addHandler(handler)
+    try:
+        async with opened("asyncio", server.target) as source:
+            whose.set("the first caller's")
+            with pytest.raises(InvalidClient):
+                await source.token()
+    finally:
+        logger.removeHandler(handler)
+    assert seen
+    assert set(seen) == {"nobody"}
 
 
 async def test_a_secret_that_is_the_same_is_not_tried_again(server: Canned, kind: str) -> None:
