@@ -1,4 +1,4 @@
-"""What the pipeline and the authenticator ask of a limiter, and client authentication of used assertions.
+"""What the pipeline asks of a limiter, and client authentication of a back-off and of used assertions.
 
 A limit is a number of requests in any 60 seconds. Time is cut into buckets of one second and the last 61 of them are
 counted, so that no 60 seconds ever hold more than the limit, while a quiet caller may spend the whole limit at once.
@@ -23,6 +23,24 @@ class Limiter(Protocol):
 
     async def peek(self, key: str, limit: int) -> timedelta | None:
         """As `charge`, but counts nothing."""
+
+    async def close(self) -> None:
+        """Closes every connection."""
+
+
+class BackOff(Protocol):
+    """Slows down attempts by key: the first ones in a minute cost nothing, each one beyond has to wait twice as long as
+    the one before. Fails closed: with its backend down it counts in this process, it never opens."""
+
+    async def attempt(self, key: str, free: int) -> timedelta | None:
+        """Counts an attempt, unless the key has to wait: then it counts nothing, and returns for how long. `free` is
+        how many in a minute cost nothing."""
+
+    async def peek(self, key: str) -> timedelta | None:
+        """How long the key has to wait; None if it hasn't. Counts nothing."""
+
+    async def forgive(self, key: str) -> None:
+        """Forgets what was counted."""
 
     async def close(self) -> None:
         """Closes every connection."""

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from redis.exceptions import RedisError
 
-from artstore_grpc.ephemeral.redis import CONNECTIONS, client_of
+from artstore_grpc.ephemeral.shared import CONNECTIONS, client_of
 from artstore_grpc.errors import Unavailable
 
 TIMEOUT = timedelta(milliseconds=500)

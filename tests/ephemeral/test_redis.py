@@ -22,11 +22,10 @@ from structlog.testing import capture_logs
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.ephemeral.redis import RedisLimiter
 from tests import servers
-from tests.ephemeral.conftest import Clock
+from tests.ephemeral.conftest import PATIENT, Clock
 from tests.ephemeral.test_limiter import spend
 
 SOON = timedelta(milliseconds=50)
-PATIENT = timedelta(seconds=10)  # so that a busy machine isn't taken for a dead Redis
 
 
 @asynccontextmanager
