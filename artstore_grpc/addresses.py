@@ -46,6 +46,16 @@ def printed(peer: str) -> str:
     return str(parsed(peer) or peer)
 
 
+@lru_cache(maxsize=4096)
+def network(source: str) -> str:
+    """The network that one caller is taken to have: an IPv6 address's /64, which a host gets whole (RFC 6177 §2); of
+    IPv4 the address. What is none is as it came."""
+    address = parsed(source)
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address or source)
+
+
 def hops(values: Iterable[str]) -> tuple[list[str], list[str]]:
     """The addresses of `X-Forwarded-For` values and those of `Forwarded` values, each in the order they came."""
     listed: list[str] = []

@@ -22,10 +22,11 @@ from joserfc.errors import InvalidClaimError, JoseError, UnsupportedAlgorithmErr
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from artstore_grpc.attempts import FREE_FAILURES, about, failure_key
+from artstore_grpc.attempts import about
 from artstore_grpc.credentials import CLIENT_ID, Credentials
 from artstore_grpc.ephemeral.protocol import Limiter, UsedAssertions
 from artstore_grpc.errors import InvalidClient, RateLimited, invalid
+from artstore_grpc.failures import Failures
 from artstore_grpc.model import Account, PublicKey, State
 from artstore_grpc.public_keys import ALGORITHMS, EXPONENTS, MAX_PUBLIC_KEYS, RSA_BITS
 from artstore_grpc.replica import Replica
@@ -145,7 +146,7 @@ class Assertions:
         replica: Replica,
         used: UsedAssertions,
         limiter: Limiter,
-        failures: Limiter,
+        failures: Failures,
         issuer: str,
         now: Callable[[], datetime],
     ) -> None:
@@ -165,18 +166,20 @@ class Assertions:
         StoreUnavailable where it can't be told whether the assertion was used before."""
         if credentials.client_assertion_type != ASSERTION_TYPE:
             raise invalid("client_assertion_type", f"must be {ASSERTION_TYPE}")
-        claimed = credentials.client_id
+        claimed, known = credentials.client_id, False
         try:
             assertion = read(credentials.client_assertion)
             claimed = assertion.client_id
+            known = self._replica.remembered(claimed) is not None
             check_header(assertion.header)
             return await self._proved(assertion, credentials.client_id)
         except BadAssertion as bad:
             # In an outage accounts in memory would otherwise fail in another way than those that aren't.
             self._replica.require_database()
-            wait = await self._failures.charge(failure_key(claimed, "assertion", source), FREE_FAILURES)
-            if wait is not None:
-                raise RateLimited(reason="TOO_MANY_FAILURES", retry_after=wait, cause=str(bad)) from None
+            if known:  # or the time that a refusal takes would tell which accounts are in memory
+                await self._replica.read_nobody()
+            await self._failures.admit(claimed, "assertion", source, guessed=True, about=str(bad))
+            await self._failures.failed(source)
             raise InvalidClient(cause=str(bad)) from None
 
     async def _proved(self, assertion: Assertion, client_id: str) -> tuple[Account, PublicKey]:

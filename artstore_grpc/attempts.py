@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import hmac
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable
@@ -20,18 +19,13 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from artstore_grpc.credentials import Credentials
-from artstore_grpc.ephemeral.protocol import Limiter
-from artstore_grpc.errors import InvalidClient, RateLimited, StoreUnavailable
+from artstore_grpc.errors import InvalidClient, StoreUnavailable
+from artstore_grpc.failures import Failures
 from artstore_grpc.model import Account, Secret, State
 from artstore_grpc.replica import Replica
 from artstore_grpc.secrets import IMPORTED_DIGEST_BYTES, IMPORTED_PREFIX, Hasher
 from artstore_grpc.store.protocol import Store
 
-FREE_FAILURES = 10
-"""Attempts a minute by (account, secret id, source) that are looked at; a success by its tag is not an attempt."""
-FREE_FORM_FAILURES = 60
-"""Failures a minute of texts of free form from one source, whatever the account: each is a bcrypt, and client ids can
-be made up. At cost 12 they keep a quarter of one core busy."""
 MAX_IMPORTED_TAGS = 100_000
 """About 200 bytes each."""
 NO_SECRET = IMPORTED_PREFIX + 2 * IMPORTED_DIGEST_BYTES * "0"
@@ -49,10 +43,13 @@ class Attempt:
     secret_id: str | None
     tag: bytes = field(repr=False)
     source: str
+    looked_up: bool
+    """Whether the account had to be looked for in the database."""
 
     @property
-    def failure_key(self) -> str:
-        return failure_key(self.credentials.client_id, self.secret_id or "-", self.source)
+    def tried(self) -> tuple[str, str, str]:
+        """What is tried, and from where, as failures are counted by."""
+        return self.credentials.client_id, self.secret_id or "-", self.source
 
 
 class Flights(Generic[T]):
@@ -99,7 +96,7 @@ class Attempts:
     """Carries attempts out."""
 
     def __init__(
-        self, *, store: Store, replica: Replica, hasher: Hasher, failures: Limiter, now: Callable[[], datetime]
+        self, *, store: Store, replica: Replica, hasher: Hasher, failures: Failures, now: Callable[[], datetime]
     ) -> None:
         self._store = store
         self._replica = replica
@@ -122,44 +119,46 @@ class Attempts:
         return await self._attempts.join((attempt.tag, attempt.source), lambda: self._proved(attempt, account))
 
     async def _proved(self, attempt: Attempt, account: Account | None) -> tuple[Account, Secret]:
+        """Counts the attempt, looks at it, and counts what came of it."""
         self._replica.require_database()
-        wait = await self._failures.charge(attempt.failure_key, FREE_FAILURES)
-        if wait is not None:
-            raise RateLimited(reason="TOO_MANY_FAILURES", retry_after=wait, cause=about("backing off", account))
-        if attempt.secret_id is None:
-            return await self._proved_free_form(attempt, account)
+        if not attempt.looked_up:  # or the time that a refusal takes would tell which accounts are in memory
+            await self._replica.read_nobody()
+        whose = account.client_id if account else "unknown client_id"
+        await self._failures.admit(*attempt.tried, guessed=not first_use(attempt, account), about=whose)
+        look = self._of_free_form if attempt.secret_id is None else self._of_ours
+        account, secret, cause = await look(attempt, account)
+        if cause or account is None or secret is None:
+            await self._failures.failed(attempt.source)
+            raise InvalidClient(cause=about(cause, account))
+        await self._failures.succeeded(*attempt.tried)
+        return account, secret
+
+    async def _of_ours(self, attempt: Attempt, account: Account | None) -> tuple[Account | None, Secret | None, str]:
+        """The account and the secret that the attempt names, and why it fails, if it does."""
         secret = find(account, attempt.secret_id)
         if secret is not None and secret.tag is None:
             account = await self._replica.reread(attempt.credentials.client_id)
             secret = find(account, attempt.secret_id)
         matches = secret is not None and await self._matches(attempt, secret)
-        cause = refusal(account, secret, self._now()) or ("" if matches else "wrong secret")
-        if cause or account is None or secret is None:
-            raise InvalidClient(cause=about(cause, account))
-        return account, secret
+        return account, secret, refusal(account, secret, self._now()) or ("" if matches else "wrong secret")
 
-    async def _proved_free_form(self, attempt: Attempt, account: Account | None) -> tuple[Account, Secret]:
-        """As `_proved`, by the same look-ups and, while there is any imported secret, the same bcrypt whatever the
+    async def _of_free_form(
+        self, attempt: Attempt, account: Account | None
+    ) -> tuple[Account | None, Secret | None, str]:
+        """As `_of_ours`, by the same look-ups and, while there is any imported secret, the same bcrypt whatever the
         account: where nothing can match it is done for nothing."""
         secret = find(account, None)
         cause = refusal(account, secret, self._now())
         highest = self._replica.imported_cost
         if cause and not highest:
-            raise InvalidClient(cause=about(cause, account))
-        of_source = failure_key("", "free form", attempt.source)
-        wait = await self._failures.peek(of_source, FREE_FORM_FAILURES)
-        if wait is not None:
-            raise RateLimited(reason="TOO_MANY_FAILURES", retry_after=wait, cause=about("backing off", account))
+            return account, secret, cause
         candidate, work = None if cause else secret, max(self._hasher.cost, highest)
         matches = await self._hashes.join(attempt.tag, lambda: self._hashed_imported(attempt, candidate, work))
         if matches and secret is not None:  # it may have been revoked while hashes queued
             account = await self._replica.account_by_client_id(attempt.credentials.client_id)
             secret = next((each for each in account.secrets if each.id == secret.id), None) if account else None
         cause = cause or refusal(account, secret, self._now()) or ("" if matches else "wrong secret")
-        if cause or account is None or secret is None:
-            await self._failures.charge(of_source, FREE_FORM_FAILURES)
-            raise InvalidClient(cause=about(cause, account))
-        return account, secret
+        return account, secret, cause
 
     async def _hashed_imported(self, attempt: Attempt, secret: Secret | None, work: int) -> bool:
         text, hashed = attempt.credentials.client_secret, secret.hash if secret else ""
@@ -189,14 +188,16 @@ class Attempts:
         return True
 
 
-def failure_key(client_id: str, what: str, source: str) -> str:
-    """What failures are counted by, `what` being a secret's id: a digest, since a stranger chooses what goes in."""
-    return hashlib.blake2b(f"{client_id}|{what}|{source}".encode(), digest_size=16).hexdigest()
-
-
 def about(cause: str, account: Account | None) -> str:
     """A cause for the log and for ExplainDenial: with the account where there is one, never with what was sent."""
     return f"{cause}: {account.client_id}" if account else cause
+
+
+def first_use(attempt: Attempt, account: Account | None) -> bool:
+    """Whether this may be the first use of a secret of ours: its id is right, which nobody guesses, as nobody does the
+    rest."""
+    secret = find(account, attempt.secret_id)
+    return secret is not None and attempt.secret_id is not None and secret.tag is None
 
 
 def find(account: Account | None, secret_id: str | None) -> Secret | None:

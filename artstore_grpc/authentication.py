@@ -1,9 +1,10 @@
 """Who is calling: client credentials (RFC 6749 §2.3.1, RFC 7617, RFC 7523) and access tokens (RFC 6750).
 
-Every wrong credential gets one answer after the same work: an account look-up (from memory, once a client_id was seen)
-and one keyed digest; assertions.py has its own. bcrypt runs only for a known secret id that has not earned its tag,
-whatever the state of its account, and, once there are imported secrets, for every text that can't be a secret of ours,
-whatever the account (attempts.py). This module decides whether a caller is who it says; what it may do is for others.
+Every wrong credential gets one answer after the same work: one look-up in the database, whether or not the account was
+in memory, and one keyed digest; assertions.py has its own. bcrypt runs only for a known secret id that has not earned
+its tag, whatever the state of its account, and, once there are imported secrets, for every text that can't be a secret
+of ours, whatever the account (attempts.py). This module decides whether a caller is who it says; what it may do is for
+others.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ class Authenticator:
         # No text, or one with a NUL, where other implementations of bcrypt end: nobody's secret, imported or not.
         if not CLIENT_ID.fullmatch(credentials.client_id) or not 0 < len(text) <= MAX_SECRET_LENGTH or "\0" in text:
             raise InvalidClient(cause="not a client_id and secret of ours")
-        account = await self._replica.account_by_client_id(credentials.client_id)
+        account = self._replica.remembered(credentials.client_id)
+        known = account is not None
+        if account is None:
+            account = await self._replica.reread(credentials.client_id)
         secret_id = secrets.secret_id(text)
         secret = find(account, secret_id)
         digested = secret_id or (secret.id if secret else NO_SECRET)
@@ -75,7 +79,7 @@ class Authenticator:
         cause = refusal(account, secret, now)
         if account and secret and self._attempts.remembers(secret, tag) and not cause:
             return self._accepted(account, secret, now, source)
-        attempt = Attempt(credentials, secret_id, tag, source)
+        attempt = Attempt(credentials, secret_id, tag, source, looked_up=not known)
         account, secret = await self._attempts.prove(attempt, account)
         return self._accepted(account, secret, self._now(), source)
 

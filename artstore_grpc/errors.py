@@ -41,6 +41,8 @@ class IdentityError(Exception):
 
     default_reason = "INTERNAL"
     default_message = "The service failed; the error is logged."
+    denied = False
+    """Whether it denies an authentication, so that the caller gets the sealed cause."""
 
     def __init__(
         self,
@@ -93,11 +95,13 @@ class InvalidTarget(IdentityError):
 
 class InvalidClient(IdentityError):
     default_reason = "INVALID_CLIENT"
+    denied = True
     default_message = "Client authentication failed."
 
 
 class InvalidToken(IdentityError):
     default_reason = "INVALID_TOKEN"
+    denied = True
     default_message = "The access token is missing or not valid here."
 
 

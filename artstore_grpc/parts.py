@@ -19,10 +19,13 @@ from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
 from artstore_grpc.deliveries import Deliveries
 from artstore_grpc.ephemeral.announcements import RedisAnnouncements
+from artstore_grpc.ephemeral.back_off import MemoryBackOff
 from artstore_grpc.ephemeral.memory import MemoryLimiter
-from artstore_grpc.ephemeral.protocol import Limiter, UsedAssertions
+from artstore_grpc.ephemeral.protocol import BackOff, Limiter, UsedAssertions
 from artstore_grpc.ephemeral.redis import RedisLimiter
+from artstore_grpc.ephemeral.redis_back_off import RedisBackOff
 from artstore_grpc.ephemeral.used_assertions import RedisUsedAssertions
+from artstore_grpc.failures import Failures
 from artstore_grpc.imports import Imports
 from artstore_grpc.key_encryption import KeyEncryption
 from artstore_grpc.key_policy import KeyPolicy
@@ -107,7 +110,7 @@ async def parts(
             sinks = configuration.read(settings.sinks_file, now=now) if settings.sinks_file else Sinks()
         stack.push_async_callback(sinks.close)
         vault = Vault()
-        limiter, failures = limiters(settings, stack, logger)
+        limiter, failures = limiting(settings, stack, logger), failing(settings, stack, logger)
         changed = asyncio.Event()
         metrics = Metrics()
         hasher = Hasher(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
@@ -242,16 +245,22 @@ def policy_of(settings: Settings) -> KeyPolicy:
     return KeyPolicy(**{each.name: getattr(settings, each.name) for each in fields(KeyPolicy)})
 
 
-def limiters(settings: Settings, stack: AsyncExitStack, logger: Logger) -> tuple[Limiter, Limiter]:
-    """The limiter of accounts and that of failures, shared through Redis where there is one."""
-    made: list[Limiter] = []
-    for prefix in ("artstore:limit:", "artstore:failure:"):
-        limiter: Limiter = MemoryLimiter()
-        if settings.redis_url:
-            limiter = RedisLimiter(settings.redis_url, fallback=MemoryLimiter(), prefix=prefix, logger=logger)
-        stack.push_async_callback(limiter.close)
-        made.append(limiter)
-    return made[0], made[1]
+def limiting(settings: Settings, stack: AsyncExitStack, logger: Logger) -> Limiter:
+    """What counts the calls of accounts, shared through Redis where there is one."""
+    made: Limiter = MemoryLimiter()
+    if settings.redis_url:
+        made = RedisLimiter(settings.redis_url, fallback=MemoryLimiter(), logger=logger)
+    stack.push_async_callback(made.close)
+    return made
+
+
+def failing(settings: Settings, stack: AsyncExitStack, logger: Logger) -> Failures:
+    """What counts failed authentications, shared likewise."""
+    back_off: BackOff = MemoryBackOff()
+    if settings.redis_url:
+        back_off = RedisBackOff(settings.redis_url, fallback=MemoryBackOff(), logger=logger)
+    stack.push_async_callback(back_off.close)
+    return Failures(back_off, free_of_source=settings.source_failures)
 
 
 def announcing(settings: Settings, stack: AsyncExitStack, logger: Logger) -> RedisAnnouncements | None:

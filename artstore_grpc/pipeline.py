@@ -175,10 +175,10 @@ class Pipeline:
         code = errors.OUTCOMES[type(error)].grpc if error else "OK"
         known = call.method if call.method in self.methods else "unknown"
         self._metrics.calls.finished(known, call.door, code, seconds)
-        if error is not None and isinstance(error, (errors.InvalidClient, errors.InvalidToken)):
+        if error is not None and error.denied:
             if not self._vault.locked:  # a start that still waits for its database denies without one
                 error.denial_id = self._vault.denial_id(error.cause)
-            self._metrics.denials.labels(error.default_reason).inc()
+            self._metrics.denials.labels(error.reason).inc()
         self._log(call, code, error, seconds)
 
     def _log(self, call: Call, code: str, error: errors.IdentityError | None, seconds: float) -> None:

@@ -39,8 +39,8 @@ RECENT_ROWS = 1000
 """How many rows of before the start are read, so that verifiers who come from another replica go on where they were."""
 MAX_ACCOUNTS = 100_000
 """About 2 KB each."""
-MAX_MISSES = 10_000
-"""Client ids known not to exist, so that they cost what known ones do."""
+NOBODY = "nobody"
+"""No account's client_id."""
 KEYS = "key."
 """How the kinds of rows about signing keys begin."""
 
@@ -79,7 +79,6 @@ class Replica:
         self._as_of = -math.inf
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._client_ids: dict[str, str] = {}
-        self._misses: OrderedDict[str, None] = OrderedDict()
         self._forget_at = 0.0
         self._beat_at = 0.0
         self._woken = asyncio.Event()
@@ -128,17 +127,19 @@ class Replica:
         """How long ago the store was last as this process knows it: every change committed before then is known."""
         return self._monotonic() - self._as_of
 
-    async def account_by_client_id(self, client_id: str) -> Account | None:
-        """An account, from memory if it is there. Raises StoreUnavailable when it isn't and can't be read."""
+    def remembered(self, client_id: str) -> Account | None:
+        """An account, if it is in memory. Raises StoreUnavailable once the outage window has ended."""
         account = self._accounts.get(client_id)
-        if account is None and client_id in self._misses and not self.outage:
-            return None
         if account is None:
-            return await self.reread(client_id)
+            return None
         if not self.serving:
             raise StoreUnavailable("the outage window has ended")
         self._accounts.move_to_end(client_id)
         return account
+
+    async def account_by_client_id(self, client_id: str) -> Account | None:
+        """An account, from memory if it is there. Raises StoreUnavailable when it isn't and can't be read."""
+        return self.remembered(client_id) or await self.reread(client_id)
 
     async def account(self, id: str) -> Account | None:
         """As `account_by_client_id`, by id."""
@@ -153,6 +154,10 @@ class Replica:
         self.require_database()
         return await self._by_client_id.find(client_id)
 
+    async def read_nobody(self) -> None:
+        """Reads what isn't there, which takes as long as to find that an account doesn't exist."""
+        await self.reread(NOBODY)
+
     async def _read_by_id(self, ids: Sequence[str]) -> dict[str, Account]:
         sequence = self.sequence
         found = await self._store.accounts_by_id(ids)
@@ -165,10 +170,6 @@ class Replica:
         found = {account.client_id: account for account in await self._store.accounts_by_client_id(client_ids)}
         for account in found.values():
             self._remember(account, sequence)
-        if sequence == self.sequence:
-            self._misses |= dict.fromkeys(client_id for client_id in client_ids if client_id not in found)
-            while len(self._misses) > MAX_MISSES:
-                self._misses.popitem(last=False)
         return found
 
     def require_database(self) -> None:
@@ -261,7 +262,6 @@ class Replica:
         async with self._catching_up:
             self._accounts.clear()
             self._client_ids.clear()
-            self._misses.clear()
             await self.load()
             self._replaced = False
 
@@ -280,7 +280,6 @@ class Replica:
         self.trust.apply(row)
         self._keys_changed |= row.kind.startswith(KEYS)
         if row.kind == EventKind.ACCOUNT_CREATED:
-            self._misses.clear()
             self.imported_cost = max(self.imported_cost, imported_cost(row))
         else:
             client_id = self._client_ids.pop(row.subject, None)

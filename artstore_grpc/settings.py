@@ -127,6 +127,11 @@ class Settings:
     bcrypt_queue: int = 32
     """Hashes that may wait (1 to 10,000); past it RESOURCE_EXHAUSTED."""
 
+    source_failures: int = 60
+    """Failed authentications a minute of one source (an address, an IPv6 /64), over all accounts, that cost nothing (10
+    to 1,000,000); past it that source's further ones have to wait, up to 15 minutes. A secret that has proved itself
+    before never waits."""
+
     max_in_flight: int = 1000
     """Calls in progress at once (1 to 100,000); past it RESOURCE_EXHAUSTED. Health checks are exempt."""
 
@@ -202,6 +207,7 @@ BOUNDS: tuple[tuple[str, int, int], ...] = (
     ("bcrypt_cost", 4, 16),
     ("bcrypt_threads", 1, 64),
     ("bcrypt_queue", 1, 10_000),
+    ("source_failures", 10, 1_000_000),
     ("max_in_flight", 1, 100_000),
     ("max_streams", 1, 100_000),
     ("database_pool_size", 1, 1_000),

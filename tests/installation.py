@@ -71,6 +71,7 @@ class Installation:
             "gateway_address": ANY,
             "metrics_address": ANY,
             "bcrypt_cost": 4,
+            "source_failures": 1_000_000,  # tests have one source, and fail often
             "drain_grace": timedelta(seconds=3),
         }
         self.settings = Settings(**(defaults | settings))

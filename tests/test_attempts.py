@@ -15,13 +15,14 @@ import pytest_asyncio
 
 from artstore_grpc import secrets
 from artstore_grpc.assertions import Assertions, StoredUsedAssertions
-from artstore_grpc.attempts import FREE_FAILURES, Attempts
+from artstore_grpc.attempts import Attempts
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes, Target
 from artstore_grpc.credentials import Credentials
 from artstore_grpc.deliveries import Deliveries
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.errors import EtagMismatch, InvalidClient, RateLimited, StoreUnavailable
+from artstore_grpc.failures import FREE_FAILURES
 from artstore_grpc.keys import Keyring
 from artstore_grpc.model import Account, Role
 from artstore_grpc.records import Event, EventKind
@@ -34,6 +35,7 @@ from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.telemetry.logs import configured
 from artstore_grpc.usage import Usage
 from artstore_grpc.vault import Vault, new_root
+from tests.rules.house import patient
 
 ID = str(uuid4())
 COST = 8
@@ -53,7 +55,8 @@ class Office:
         self.hasher = Hasher(cost=COST, threads=1, queue=32)
         self.replica = Replica(store, now, outage_window=timedelta(minutes=5))
         self.usage = Usage(store)
-        attempts = Attempts(store=store, replica=self.replica, hasher=self.hasher, failures=MemoryLimiter(), now=now)
+        self.failures = patient()
+        attempts = Attempts(store=store, replica=self.replica, hasher=self.hasher, failures=self.failures, now=now)
         self.authenticator = Authenticator(
             replica=self.replica,
             keyring=Keyring(store, vault, now, algorithm="ES256", issuer="http://issuer.test"),
@@ -63,7 +66,7 @@ class Office:
                 replica=self.replica,
                 used=StoredUsedAssertions(store, self.replica),
                 limiter=MemoryLimiter(),
-                failures=MemoryLimiter(),
+                failures=self.failures,
                 issuer="http://issuer.test",
                 now=now,
             ),
@@ -156,7 +159,7 @@ async def test_failures_count_whoever_waits_for_them(office: Office) -> None:
 async def test_a_tag_comes_before_any_back_off(office: Office) -> None:
     """A secret that has its tag is accepted although its source has failed too often."""
     await office.enter()
-    for number in range(FREE_FAILURES - 1):
+    for number in range(FREE_FAILURES):
         with pytest.raises(InvalidClient):
             await office.enter(office.wrong(number))
     with pytest.raises(RateLimited):

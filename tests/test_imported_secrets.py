@@ -262,9 +262,9 @@ async def test_a_row_that_was_altered(legacy: Legacy) -> None:
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> int:
+def few(legacy: Legacy) -> int:
     """How many failures of one source are looked at."""
-    monkeypatch.setattr(attempts_module, "FREE_FORM_FAILURES", 5)
+    legacy.failures._free_of_source = 5
     return 5
 
 

@@ -20,7 +20,7 @@ LAYERS = (
     "audiences credentials ledger lookups places secrets vault filters key_policy public_keys schedules",
     "rotations",
     "store ephemeral sinks telemetry fields pages trust key_material key_encryption checkpoints",
-    "replays usage replica keys key_changes root_key key_files kms verification",
+    "replays usage failures replica keys key_changes root_key key_files kms verification",
     "rotation_policies",
     "deliveries",
     "attempts jobs changes revocations signing_keys notary exports",

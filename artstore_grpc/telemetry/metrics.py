@@ -29,7 +29,7 @@ class Metrics:
         tokens = Counter("artstore_tokens_issued", "Tokens issued, by mode.", ["mode"], registry=self.registry)
         self.issued = {mode: tokens.labels(mode) for mode in ("normal", "outage")}
         self.denials = Counter(
-            "artstore_denials", "Refused authentications, by kind.", ["kind"], registry=self.registry
+            "artstore_denials", "Refused authentications, by reason.", ["kind"], registry=self.registry
         )
         self.rotations = Counter(
             "artstore_rotation_steps",

@@ -12,7 +12,7 @@ import pytest
 from artstore.identity.v1 import token_service_pb2 as pb
 
 from artstore_grpc import secrets
-from artstore_grpc.attempts import FREE_FAILURES
+from artstore_grpc.failures import FREE_FAILURES
 from artstore_grpc.model import SECRET_LIFETIME
 from artstore_grpc.rpc.status import DETAILS_KEY
 from artstore_grpc.secrets import CHECKSUM_LENGTH, checksum
@@ -188,6 +188,19 @@ def failing(admin: Api, authorization: str) -> list[str]:
         codes.append(caught.value.code)
         assert (caught.value.retry_after is not None) == (caught.value.code == "RESOURCE_EXHAUSTED")
     return codes
+
+
+def test_who_is_held_up_is_told_by_a_denial_id_too(denied: Denied) -> None:
+    """What an administrator finds in it: that it was the back-off, whose, and for which account."""
+    for over in (over_grpc, over_http):
+        wrong = basic("sa_dev_nobody_00000001", secrets.generate().text)
+        for _ in range(FREE_FAILURES):
+            over_grpc(denied.service, wrong)
+        refusal, answer = over(denied.service, wrong)
+        assert refusal.reason == "TOO_MANY_FAILURES"
+        cause = denied.vault.explain_denial(refusal.denial_id)
+        assert cause == "backing off, by secret and source: unknown client_id"
+        assert "secret and source" not in str(answer)
 
 
 def test_failures_slow_down(admin: Api) -> None:

@@ -284,10 +284,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def quick_administrator(environment: dict[str, str], folder: Path) -> dict[str, str]:
-    """An administrator with a limit that is not what is measured."""
+def quick_administrator(environment: dict[str, str], folder: Path, *, rate_limit: int = 100_000) -> dict[str, str]:
+    """An administrator with a limit that is not what is measured; with another one, one that is held up by it."""
+    name, limit = f"migration-{rate_limit}", str(rate_limit)
     made = subprocess.run(
-        [COMMAND, "accounts", "create", "--name", "migration", "--role", "admin", "--rate-limit", "100000", "--json"],
+        [COMMAND, "accounts", "create", "--name", name, "--role", "admin", "--rate-limit", limit, "--json"],
         env=clean_environment(**environment),
         cwd=folder,
         capture_output=True,
@@ -302,13 +303,14 @@ def quick_administrator(environment: dict[str, str], folder: Path) -> dict[str, 
 
 def test_ctrl_c_says_how_to_go_on(administrator: dict[str, str], service: Running, tmp_path: Path) -> None:
     """An interrupted import says how far it came and that the same command goes on; that does it."""
-    who = quick_administrator(administrator, tmp_path)
     file = written(tmp_path / "accounts.csv", rows(5000))
-    with on_a_terminal("accounts", "import", file, **who) as (process, seen):
+    held_up = quick_administrator(administrator, tmp_path, rate_limit=20)  # so that it can't be done before the signal
+    with on_a_terminal("accounts", "import", file, **held_up) as (process, seen):
         wait_until(lambda: "00/5000" in seen())
         process.send_signal(signal.SIGINT)
         assert process.wait(WAIT_SECONDS) == 1
     assert "run the same command again, and it goes on" in seen()
+    who = quick_administrator(administrator, tmp_path)
     done = subprocess.run(
         [COMMAND, "accounts", "import", file, "--json"], env=clean_environment(**who), capture_output=True, check=True
     )

@@ -13,7 +13,9 @@ from artstore_grpc.attempts import Attempts
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
 from artstore_grpc.deliveries import Deliveries
+from artstore_grpc.ephemeral.back_off import MemoryBackOff
 from artstore_grpc.ephemeral.memory import MemoryLimiter
+from artstore_grpc.failures import Failures
 from artstore_grpc.keys import Keyring
 from artstore_grpc.model import Environment
 from artstore_grpc.replays import Replays
@@ -27,6 +29,11 @@ from artstore_grpc.usage import Usage
 from artstore_grpc.vault import Vault
 
 ISSUER = "http://issuer.test"
+
+
+def patient() -> Failures:
+    """Failures whose sources are never slowed, since a test has one; secrets are."""
+    return Failures(MemoryBackOff(), free_of_source=1_000_000)
 
 
 class CountingHasher(Hasher):
@@ -65,12 +72,12 @@ async def opened(store: SqlStore, vault: Vault, now: Callable[[], datetime], che
         replica=replica,
         keyring=Keyring(store, vault, now, algorithm="RS256", issuer=ISSUER),
         vault=vault,
-        attempts=Attempts(store=store, replica=replica, failures=MemoryLimiter(), **shared),
+        attempts=Attempts(store=store, replica=replica, failures=patient(), **shared),
         assertions=Assertions(
             replica=replica,
             used=StoredUsedAssertions(store, replica),
             limiter=MemoryLimiter(),
-            failures=MemoryLimiter(),
+            failures=patient(),
             issuer=ISSUER,
             now=now,
         ),
