@@ -16,7 +16,7 @@ DESCRIPTORS := clients/python/artstore/identity/v1/descriptors.binpb
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test interop test-fast fuzz bench bench-quick bench-growth bench-trust lint proto proto-release lock secrets clean
+.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-trust lint proto proto-release lock secrets clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,16 +27,19 @@ run: .venv/.run ## start the service on the embedded default: data in ./var, not
 	$(BIN)/artstore-grpc serve
 
 test: setup ## run every test, those against a real PostgreSQL and a real Redis included
-	$(PYTEST) -m "not fuzz" $(ARGS)
+	$(PYTEST) -m "not fuzz and not drill" $(ARGS)
 
 interop: setup ## run clients in JavaScript, Go and TypeScript against the service; needs node, npm and go
 	$(BIN)/python -m tests.interop.run
 
 test-fast: setup ## run the tests not marked slow
-	$(PYTEST) -m "not slow and not fuzz" $(ARGS)
+	$(PYTEST) -m "not slow and not fuzz and not drill" $(ARGS)
 
 fuzz: setup ## run the long form of the fuzz and property tests; half an hour
 	$(PYTEST) -m fuzz $(ARGS)
+
+drill: setup ## attack a running service, and measure what its rightful clients notice; a few minutes, on a quiet machine
+	$(BIN)/python -m pytest -m drill -s $(ARGS)
 
 bench: .venv/.bench ## measure cost, throughput and latency against the floor, into build/bench; about 8 minutes
 	$(BIN)/python -m benchmarks table

@@ -29,7 +29,7 @@ from artstore_grpc.errors import InvalidClient, RateLimited, invalid
 from artstore_grpc.failures import Failures
 from artstore_grpc.model import Account, PublicKey, State
 from artstore_grpc.public_keys import ALGORITHMS, EXPONENTS, MAX_PUBLIC_KEYS, RSA_BITS
-from artstore_grpc.replica import Replica
+from artstore_grpc.replica import NOBODY, Replica
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.vault import framed
 
@@ -177,8 +177,9 @@ class Assertions:
             # In an outage accounts in memory would otherwise fail in another way than those that aren't.
             self._replica.require_database()
             if known:  # or the time that a refusal takes would tell which accounts are in memory
-                await self._replica.read_nobody()
-            await self._failures.admit(claimed, "assertion", source, guessed=True, about=str(bad))
+                await self._replica.reread(NOBODY)
+            await self._failures.look_at_source(source, str(bad))
+            await self._failures.admit(claimed, "assertion", source, str(bad))
             await self._failures.failed(source)
             raise InvalidClient(cause=str(bad)) from None
 

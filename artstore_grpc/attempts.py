@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from artstore_grpc.credentials import Credentials
-from artstore_grpc.errors import InvalidClient, StoreUnavailable
+from artstore_grpc.errors import InvalidClient, RateLimited, StoreUnavailable
 from artstore_grpc.failures import Failures
 from artstore_grpc.model import Account, Secret, State
 from artstore_grpc.replica import Replica
@@ -43,8 +43,6 @@ class Attempt:
     secret_id: str | None
     tag: bytes = field(repr=False)
     source: str
-    looked_up: bool
-    """Whether the account had to be looked for in the database."""
 
     @property
     def tried(self) -> tuple[str, str, str]:
@@ -113,18 +111,33 @@ class Attempts:
             return self._imported.proves(secret, tag)
         return secret.tag is not None and hmac.compare_digest(secret.tag, tag)
 
+    async def hold_up(self, attempt: Attempt, account: Account | None) -> None:
+        """Refuses what comes from a source that has to wait, at once and alike whether or not the account is in memory:
+        one that isn't is read meanwhile. A first use of a secret of ours doesn't wait: who fails often behind a shared
+        address must not keep its neighbours from new secrets, which nobody guesses. Raises RateLimited, and in an
+        outage StoreUnavailable."""
+        self._replica.require_database()
+        if first_use(attempt, account):
+            return
+        try:
+            await self._failures.look_at_source(attempt.source, account.client_id if account else "not in memory")
+        except RateLimited:
+            if account is None:
+                self._replica.want(attempt.credentials.client_id)
+            raise
+
     async def prove(self, attempt: Attempt, account: Account | None) -> tuple[Account, Secret]:
         """The account, as remembered, and its live secret that this is. Raises InvalidClient with the cause for the
         log, RateLimited, Overloaded when hashes queue up, StoreUnavailable in an outage, alike for every account."""
-        return await self._attempts.join((attempt.tag, attempt.source), lambda: self._proved(attempt, account))
-
-    async def _proved(self, attempt: Attempt, account: Account | None) -> tuple[Account, Secret]:
-        """Counts the attempt, looks at it, and counts what came of it."""
-        self._replica.require_database()
-        if not attempt.looked_up:  # or the time that a refusal takes would tell which accounts are in memory
-            await self._replica.read_nobody()
         whose = account.client_id if account else "unknown client_id"
-        await self._failures.admit(*attempt.tried, guessed=not first_use(attempt, account), about=whose)
+        await self._failures.look(*attempt.tried, whose)
+        if not (first_use(attempt, account) or (attempt.secret_id is None and self._replica.imported_cost)):
+            return await self._proved(attempt, account, whose)  # nothing is hashed for it that others could share
+        return await self._attempts.join((attempt.tag, attempt.source), lambda: self._proved(attempt, account, whose))
+
+    async def _proved(self, attempt: Attempt, account: Account | None, whose: str) -> tuple[Account, Secret]:
+        """Counts the attempt, looks at it, and counts what came of it."""
+        await self._failures.admit(*attempt.tried, whose)
         look = self._of_free_form if attempt.secret_id is None else self._of_ours
         account, secret, cause = await look(attempt, account)
         if cause or account is None or secret is None:

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from artstore_grpc import secrets
 from artstore_grpc.assertions import Assertions
-from artstore_grpc.attempts import NO_SECRET, Attempt, Attempts, find, refusal
+from artstore_grpc.attempts import NO_SECRET, Attempt, Attempts, find, first_use, refusal
 from artstore_grpc.call import Caller
 from artstore_grpc.credentials import CLIENT_ID, Credentials
 from artstore_grpc.errors import InvalidClient, InvalidToken
@@ -68,20 +68,34 @@ class Authenticator:
         if not CLIENT_ID.fullmatch(credentials.client_id) or not 0 < len(text) <= MAX_SECRET_LENGTH or "\0" in text:
             raise InvalidClient(cause="not a client_id and secret of ours")
         account = self._replica.remembered(credentials.client_id)
-        known = account is not None
+        attempt = self._attempt(credentials, account, source)
         if account is None:
-            account = await self._replica.reread(credentials.client_id)
-        secret_id = secrets.secret_id(text)
-        secret = find(account, secret_id)
-        digested = secret_id or (secret.id if secret else NO_SECRET)
-        tag = self._vault.secret_tag(credentials.client_id, digested, text)
-        now = self._now()
-        cause = refusal(account, secret, now)
-        if account and secret and self._attempts.remembers(secret, tag) and not cause:
-            return self._accepted(account, secret, now, source)
-        attempt = Attempt(credentials, secret_id, tag, source, looked_up=not known)
-        account, secret = await self._attempts.prove(attempt, account)
+            await self._attempts.hold_up(attempt, None)
+            account = await self._replica.look_up(credentials.client_id)
+            if attempt.secret_id is None and find(account, None) is not None:
+                attempt = self._attempt(credentials, account, source)  # an imported secret's id is in its tag
+            secret = self._proved(attempt, account)
+        elif (secret := self._proved(attempt, account)) is None:
+            await self._attempts.hold_up(attempt, account)
+            if not first_use(attempt, account):  # or the time it takes would tell which accounts are in memory
+                await self._replica.read_nobody()
+        if account is None or secret is None:
+            account, secret = await self._attempts.prove(attempt, account)
         return self._accepted(account, secret, self._now(), source)
+
+    def _attempt(self, credentials: Credentials, account: Account | None, source: str) -> Attempt:
+        text = credentials.client_secret
+        secret_id = secrets.secret_id(text)
+        secret = None if secret_id else find(account, None)
+        digested = secret_id or (secret.id if secret else NO_SECRET)
+        return Attempt(credentials, secret_id, self._vault.secret_tag(credentials.client_id, digested, text), source)
+
+    def _proved(self, attempt: Attempt, account: Account | None) -> Secret | None:
+        """The account's live secret that a tag in memory proves the attempt to be."""
+        secret = find(account, attempt.secret_id)
+        if secret is None or not self._attempts.remembers(secret, attempt.tag):
+            return None
+        return None if refusal(account, secret, self._now()) else secret
 
     def _accepted(self, account: Account, secret: Secret, now: datetime, source: str) -> Caller:
         self._usage.note(secret.id, now, source)

@@ -8,6 +8,7 @@ tag in memory proves never comes here. The rule of waiting is ephemeral/back_off
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 
 from artstore_grpc.addresses import network
 from artstore_grpc.ephemeral.protocol import BackOff
@@ -15,6 +16,8 @@ from artstore_grpc.errors import RateLimited
 
 FREE_FAILURES = 10
 """Attempts a minute by (account, secret id, source) that cost nothing (DESIGN §4)."""
+NEIGHBOURS_RETRY = timedelta(seconds=5)
+"""The longest wait that is told for a source's failures."""
 
 
 class Failures:
@@ -25,22 +28,22 @@ class Failures:
         self._back_off = back_off
         self._free_of_source = free_of_source
 
-    async def admit(self, client_id: str, what: str, source: str, *, guessed: bool, about: str) -> None:
-        """Counts an attempt at `what`, a secret's id, before it is looked at; so of many at once none is looked at for
-        nothing. `guessed`: a secret that could have been, so that the source's failures hold it up too. A first use of
-        a secret of ours is none: who fails often behind a shared address must not keep its neighbours from new secrets.
-        `about` goes into the cause. Raises RateLimited, alike for every account."""
-        wait, whose = None, "source"
-        if guessed:
-            wait = await self._back_off.peek(key_of("", "source", source))
-        if wait is None:
-            whose = "secret and source"
-            wait = await self._back_off.attempt(key_of(client_id, what, source), FREE_FAILURES)
-        if wait is not None:
-            cause = f"backing off, by {whose}: {about}"
-            refused = RateLimited(reason="TOO_MANY_FAILURES", retry_after=wait, cause=cause)
-            refused.denied = True
-            raise refused
+    async def look_at_source(self, source: str, about: str) -> None:
+        """Raises RateLimited where a source has to wait, for a few seconds at most: it may be told to a neighbour that
+        has done nothing, and whose account is read meanwhile. Counts nothing. `about` goes into the cause."""
+        wait = await self._back_off.peek(key_of("", "source", source))
+        refuse(min(wait, NEIGHBOURS_RETRY) if wait else None, "source", about)
+
+    async def look(self, client_id: str, what: str, source: str, about: str) -> None:
+        """Raises RateLimited where attempts at `what`, a secret's id, have to wait, alike for every account. Counts
+        nothing."""
+        refuse(await self._back_off.peek(key_of(client_id, what, source)), "secret and source", about)
+
+    async def admit(self, client_id: str, what: str, source: str, about: str) -> None:
+        """Counts an attempt before it is looked at, so that of many at once none is looked at for nothing. Raises as
+        `look`, which comes first."""
+        wait = await self._back_off.attempt(key_of(client_id, what, source), FREE_FAILURES)
+        refuse(wait, "secret and source", about)
 
     async def failed(self, source: str) -> None:
         """Counts an attempt that was looked at and failed."""
@@ -49,6 +52,14 @@ class Failures:
     async def succeeded(self, client_id: str, what: str, source: str) -> None:
         """Forgets the attempts at a secret that has proved itself. The source's stay: its other accounts may fail."""
         await self._back_off.forgive(key_of(client_id, what, source))
+
+
+def refuse(wait: timedelta | None, whose: str, about: str) -> None:
+    """Raises RateLimited where there is a wait."""
+    if wait is not None:
+        refused = RateLimited(reason="TOO_MANY_FAILURES", retry_after=wait, cause=f"backing off, by {whose}: {about}")
+        refused.denied = True
+        raise refused
 
 
 def key_of(client_id: str, what: str, source: str) -> str:

@@ -134,6 +134,7 @@ async def parts(
             on_keys=keyring.reload,
             announce=announcements.announce if announcements else nothing,
         )
+        stack.push_async_callback(replica.close)
         signing_keys = SigningKeys(store=store, keyring=keyring, replica=replica, vault=vault, policy=keys, now=now)
         notary = Notary(store, vault, now, logger, holder=uuid.uuid4().hex)
         usage = Usage(store)

@@ -154,9 +154,23 @@ class Replica:
         self.require_database()
         return await self._by_client_id.find(client_id)
 
+    async def look_up(self, client_id: str) -> Account | None:
+        """As `reread`, for whom a stranger may have named: under load all who ask at a time share a statement."""
+        self.require_database()
+        return await self._by_client_id.find_patiently(client_id)
+
+    def want(self, client_id: str) -> None:
+        """Has an account read into memory soon, for whoever needs it next. Raises StoreUnavailable in an outage."""
+        self.require_database()
+        self._by_client_id.want(client_id)
+
+    async def close(self) -> None:
+        """To be called before the store is closed."""
+        await self._by_client_id.close()
+
     async def read_nobody(self) -> None:
-        """Reads what isn't there, which takes as long as to find that an account doesn't exist."""
-        await self.reread(NOBODY)
+        """Looks up what isn't there, which takes as long as to find that an account doesn't exist."""
+        await self.look_up(NOBODY)
 
     async def _read_by_id(self, ids: Sequence[str]) -> dict[str, Account]:
         sequence = self.sequence

@@ -11,11 +11,11 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from artstore_grpc import secrets
+from artstore_grpc import lookups, secrets
 from artstore_grpc.credentials import Credentials
 from artstore_grpc.ephemeral.back_off import MemoryBackOff
 from artstore_grpc.errors import InvalidClient, RateLimited
-from artstore_grpc.failures import FREE_FAILURES, Failures
+from artstore_grpc.failures import FREE_FAILURES, NEIGHBOURS_RETRY, Failures
 from artstore_grpc.model import Account, Role
 from artstore_grpc.records import Event, EventKind
 from artstore_grpc.rotation import new_secret
@@ -58,10 +58,12 @@ class Town(Office):
 
 
 @pytest_asyncio.fixture
-async def town(store: SqlStore) -> AsyncIterator[Town]:
+async def town(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Town]:
+    monkeypatch.setattr(lookups, "GATHER_SECONDS", 0.0)  # thousands of failures, one after the other
     made = Town(store)
     await made.open()
     yield made
+    await made.replica.close()
     made.hasher.close()
 
 
@@ -71,7 +73,7 @@ async def test_a_source_is_held_up(town: Town) -> None:
     with pytest.raises(RateLimited, match="Too many") as refused:
         await town.come("sa_dev_x_00000000", secrets.generate().text)
     assert refused.value.reason == "TOO_MANY_FAILURES"
-    assert refused.value.cause == "backing off, by source: unknown client_id"
+    assert refused.value.cause == "backing off, by source: not in memory"
     await town.fail(1, "203.0.113.8")
 
 
@@ -85,7 +87,8 @@ async def test_a_network_is_one_source(town: Town) -> None:
 
 
 async def test_neighbours_of_who_fails(town: Town) -> None:
-    """Behind the same address: warm ones come in, and so does a first use of a new secret."""
+    """Behind the same address: warm ones come in at once, and a first use of a new secret does so once its account has
+    been read, for which it is told to come back within seconds, whatever the source's wait."""
     warm, text = await town.neighbour()
     await town.come(warm.client_id, text)
     await town.fail(FREE_OF_SOURCE)
@@ -93,6 +96,11 @@ async def test_neighbours_of_who_fails(town: Town) -> None:
         await town.come(warm.client_id, secrets.generate().text)
     await town.come(warm.client_id, text)
     fresh, new = await town.neighbour()
+    with pytest.raises(RateLimited) as refused:
+        await town.come(fresh.client_id, new)
+    assert refused.value.retry_after is not None
+    assert refused.value.retry_after <= NEIGHBOURS_RETRY
+    await town.replica.account_by_client_id(fresh.client_id)  # what the refusal has begun
     await town.come(fresh.client_id, new)
 
 
@@ -173,11 +181,11 @@ async def test_many_at_once(town: Town) -> None:
 async def test_how_much_is_free(free: int) -> None:
     """What the setting says is free of a source's failures is."""
     failures = Failures(MemoryBackOff(), free_of_source=free)
-    for number in range(free):
-        await failures.admit(f"c{number}", "-", NAT, guessed=True, about="")
+    for _ in range(free):
+        await failures.look_at_source(NAT, "")
         await failures.failed(NAT)
     with pytest.raises(RateLimited) as refused:
-        await failures.admit("c", "-", NAT, guessed=True, about="")
+        await failures.look_at_source(NAT, "")
     assert refused.value.denied
     assert refused.value.retry_after is not None
     assert refused.value.retry_after <= timedelta(seconds=1.01)

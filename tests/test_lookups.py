@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from artstore_grpc import lookups
 from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.lookups import MAX_KEYS, LookUps
 
@@ -109,3 +110,47 @@ async def test_who_gives_up_ends_nothing() -> None:
         await gone
     shelf.open.set()
     assert await stays == 1
+
+
+async def test_the_patient_share_a_statement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first who asks waits for nothing; who asks soon after is gathered with all others who do."""
+    monkeypatch.setattr(lookups, "GATHER_SECONDS", 0.05)
+    shelf = Shelf()
+    shelf.open.set()
+    look_ups = LookUps(shelf.read)
+    assert await look_ups.find_patiently("a") == 1
+    others = [asyncio.create_task(look_ups.find_patiently(key)) for key in ("b", "c", "nothing")]
+    assert await asyncio.gather(*others) == [2, 3, None]
+    assert [sorted(keys) for keys in shelf.asked] == [["a"], ["b", "c", "nothing"]]
+
+
+async def test_what_nobody_waits_for_is_read_soon() -> None:
+    """Gathered into one statement; past so many keys as one has the others are dropped."""
+    shelf = Shelf()
+    shelf.open.set()
+    look_ups = LookUps(shelf.read)
+    for number in range(2 * MAX_KEYS):
+        look_ups.want(str(number))
+    assert not shelf.asked
+    async with asyncio.timeout(10):
+        while not shelf.asked:  # noqa: ASYNC110 - a timer of the loop's does it
+            await asyncio.sleep(0.001)
+    await look_ups.close()
+    assert [len(keys) for keys in shelf.asked] == [MAX_KEYS]
+
+
+async def test_closed_it_reads_no_more() -> None:
+    """What was wanted and not begun is left; what was begun has its end."""
+    shelf = Shelf()
+    look_ups = LookUps(shelf.read)
+    begun = asyncio.create_task(look_ups.find("a"))
+    await turns()
+    look_ups.want("b")
+    closing = asyncio.create_task(look_ups.close())
+    await turns()
+    assert not closing.done()
+    shelf.open.set()
+    await closing
+    assert await begun == 1
+    await asyncio.sleep(2 * lookups.GATHER_SECONDS)
+    assert shelf.asked == [["a"]]

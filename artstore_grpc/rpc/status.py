@@ -51,10 +51,11 @@ async def abort(context: grpc.aio.ServicerContext[_Any, _Any], error: errors.Ide
 
 
 def details_of(error: errors.IdentityError) -> list[Message]:
-    metadata = {"kind": type(error).default_reason}
+    info = ErrorInfo(reason=error.reason, domain=errors.DOMAIN)
+    info.metadata["kind"] = type(error).default_reason
     if error.denial_id:
-        metadata["denial_id"] = error.denial_id
-    details: list[Message] = [ErrorInfo(reason=error.reason, domain=errors.DOMAIN, metadata=metadata)]
+        info.metadata["denial_id"] = error.denial_id
+    details: list[Message] = [info]
     if error.violations:
         fields = [BadRequest.FieldViolation(field=v.field, description=v.description) for v in error.violations]
         details.append(BadRequest(field_violations=fields))
@@ -70,9 +71,8 @@ def retry_info(after: timedelta) -> RetryInfo:
 
 
 def packed(message: Message) -> Any:
-    wrapped = Any()
-    wrapped.Pack(message)
-    return wrapped
+    # As Any.Pack has it, at a third of its price: a refusal has two or three of them.
+    return Any(type_url=f"type.googleapis.com/{message.DESCRIPTOR.full_name}", value=message.SerializeToString())
 
 
 def from_status(code: grpc.StatusCode, status: Status | None, message: str) -> errors.IdentityError:
