@@ -16,7 +16,7 @@ DESCRIPTORS := clients/python/artstore/identity/v1/descriptors.binpb
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-trust lint proto proto-release lock secrets clean
+.PHONY: help setup run test interop test-fast fuzz drill audit sbom docs bench bench-quick bench-growth bench-trust lint proto proto-release lock secrets clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,16 @@ lint: setup ## check style, types, protos, Dockerfile and docker-compose.yml
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/docker-compose --file docker-compose.yml config --quiet
 
+docs: setup ## write docs/errors.md from the code
+	$(BIN)/python docs/generate_errors.py
+
+audit: build/audit/.installed ## report known vulnerabilities of what is pinned; asks the network, and gates nothing
+	-build/audit/bin/pip-audit --require-hashes --disable-pip --requirement requirements/run.txt
+
+sbom: build/audit/.installed ## write build/sbom.json (CycloneDX): everything that the server runs on
+	build/audit/bin/cyclonedx-py requirements requirements/run.txt --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-format JSON --output-file build/sbom.json
+
 proto: build/proto/.installed ## regenerate the stubs and descriptors in clients/python from protos/
 	build/proto/bin/python protos/generate.py --image $(DESCRIPTORS)
 
@@ -71,7 +81,7 @@ proto-release: setup ## declare the protos released: `make lint` refuses what br
 
 lock: build/lock/.installed ## pin requirements/*.txt anew: what is pinned stays, unless ARGS="--upgrade" or "-P NAME"
 	$(LOCK) $(ARGS) --no-emit-package artstore-identity pyproject.toml --output-file requirements/run.txt
-	cd requirements && for name in build dev bench proto tools; do ../$(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit 1; done
+	cd requirements && for name in build dev bench proto audit tools; do ../$(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit 1; done
 
 secrets: ## make the random secrets that docker-compose.yml reads, in ./secrets
 	@$(PYTHON) deploy/compose_secrets.py
@@ -81,7 +91,7 @@ clean: ## remove what make has made; your data in ./var and ./secrets stays
 
 # --- what is installed where ---
 
-.venv/.made build/proto/.made build/lock/.made:
+.venv/.made build/proto/.made build/lock/.made build/audit/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "This needs Python 3.11 or newer: name one with make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(@D)
@@ -110,6 +120,10 @@ build/proto/.installed: build/proto/.made requirements/proto.txt
 
 build/googleapis/.copied: build/proto/.installed protos/generate.py
 	build/proto/bin/python protos/generate.py --vendor $(@D)
+	@touch $@
+
+build/audit/.installed: build/audit/.made requirements/audit.txt
+	build/audit/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/audit.txt
 	@touch $@
 
 build/lock/.installed: build/lock/.made requirements/tools.txt

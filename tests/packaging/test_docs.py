@@ -25,6 +25,8 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "SECURITY.md",
+    "docs/errors.md",
     "docs/importing.md",
     "docs/ledger.md",
     "docs/rotation.md",
@@ -33,7 +35,7 @@ DOCUMENTS = (
 )
 DEPLOYMENT = ("Dockerfile", "docker-compose.yml", ".dockerignore", "Makefile", ".ci/run")
 FOR_TESTS = {"ARTSTORE_TEST_POSTGRES_URL", "ARTSTORE_TEST_REDIS_URL"}
-MADE_LATER = {"secrets", "var", "var/administrator.env", "build/googleapis"}
+MADE_LATER = {"build/sbom.json", "secrets", "var", "var/administrator.env", "build/googleapis"}
 """Paths that the documents mention and a fresh clone does not have."""
 
 
@@ -225,3 +227,23 @@ def test_the_build_context_holds_what_is_copied() -> None:
     assert all((ROOT / path).exists() for path in allowed)
     needed = {"pyproject.toml", "README.md", "LICENSE", "clients/python/README.md", "clients/python/pyproject.toml"}
     assert needed <= set(allowed)
+
+
+def test_the_errors_are_those_of_the_code() -> None:
+    """docs/errors.md is what `make docs` writes: every reason, and nothing that no code gives."""
+    program = [sys.executable, str(ROOT / "docs" / "generate_errors.py"), "--check"]
+    checked = subprocess.run(program, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+
+
+NAMED_TEST = re.compile(r"`((?:clients/python/tests/|[a-z_]+/)?test_[a-z_]+\.py)(?:::(test_[a-z0-9_]+))?`")
+
+
+def test_the_tests_that_the_review_names_exist() -> None:
+    """Whatever docs/security.md gives as a proof is there to be run."""
+    named = NAMED_TEST.findall(text("docs/security.md"))
+    assert len(named) > 50
+    for file, test in named:
+        path = ROOT / file if file.startswith("clients/") else ROOT / "tests" / file
+        assert path.is_file(), file
+        assert not test or f"def {test}(" in path.read_text(), f"{file}::{test}"
