@@ -17,6 +17,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from artstore_grpc.addresses import Network, source_address
 from artstore_grpc.call import Call, correlated
+from artstore_grpc.certificates import Certificates, Pair
 from artstore_grpc.errors import CannotBind, IdentityError
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.rpc import standard
@@ -83,15 +84,45 @@ def health_server(health_servicer: Health) -> grpc.aio.Server:
     return made
 
 
-def bind(made: grpc.aio.Server, address: Address) -> Address:
-    """Binds an address and returns it as bound. Raises CannotBind."""
+def bind(
+    made: grpc.aio.Server, address: Address, certificates: Certificates | None = None, *, mutual: bool = False
+) -> Address:
+    """Binds an address and returns it as bound; without certificates in plain text. `mutual`: clients must have one
+    too. Raises CannotBind."""
     try:
-        port = made.add_insecure_port(str(address))
+        if certificates is None:
+            port = made.add_insecure_port(str(address))
+        else:
+            port = made.add_secure_port(str(address), credentials(certificates, mutual=mutual))
     except RuntimeError:
         port = 0
     if not port:
         raise CannotBind(f"Can't listen on {address}: the port is taken, or the address isn't this machine's.")
     return Address(host=address.host, port=port)
+
+
+def credentials(certificates: Certificates, *, mutual: bool) -> grpc.ServerCredentials:
+    """TLS 1.2 and later, as gRPC's core has it; each new connection is given the pair that is then in use."""
+    used: list[Pair] = [certificates.current()]
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        pair = certificates.current()
+        if pair is used[0]:
+            return None
+        used[0] = pair
+        return configuration(pair, mutual=mutual)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(used[0], mutual=mutual),
+        changed,  # type: ignore[arg-type]  # None means no change, as its documentation says and its types don't
+        mutual,
+    )
+
+
+def configuration(pair: Pair, *, mutual: bool) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(pair.key, pair.chain)], root_certificates=pair.client_ca if mutual else None
+    )
 
 
 def bound(pipeline: Pipeline, method: str, trusted: tuple[Network, ...]) -> Handler:
