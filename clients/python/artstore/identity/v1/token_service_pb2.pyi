@@ -213,6 +213,7 @@ class IntrospectTokenResponse(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    CNF_FIELD_NUMBER: _builtins.int
     active: _builtins.bool
     """Whether the token is live: signed by us, within its time, not revoked, its account active."""
     scope: _builtins.str
@@ -243,6 +244,10 @@ class IntrospectTokenResponse(_message.Message):
     def aud(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The audiences the token is for."""
 
+    @_builtins.property
+    def cnf(self) -> Global___TokenConfirmation:
+        """What the token is bound to (RFC 8705 §3.2); absent where whoever bears it may use it."""
+
     def __init__(
         self,
         *,
@@ -260,14 +265,37 @@ class IntrospectTokenResponse(_message.Message):
         role: _service_account_service_pb2.Role.ValueType = ...,
         name: _builtins.str = ...,
         rate_limit: _builtins.int = ...,
+        cnf: Global___TokenConfirmation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cnf", b"cnf"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "aud", b"aud", "client_id", b"client_id", "exp", b"exp", "iat", b"iat", "iss", b"iss", "jti", b"jti", "name", b"name", "nbf", b"nbf", "rate_limit", b"rate_limit", "role", b"role", "scope", b"scope", "sub", b"sub", "token_type", b"token_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "aud", b"aud", "client_id", b"client_id", "cnf", b"cnf", "exp", b"exp", "iat", b"iat", "iss", b"iss", "jti", b"jti", "name", b"name", "nbf", b"nbf", "rate_limit", b"rate_limit", "role", b"role", "scope", b"scope", "sub", b"sub", "token_type", b"token_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IntrospectTokenResponse: _TypeAlias = IntrospectTokenResponse  # noqa: Y015
+
+@_typing.final
+class TokenConfirmation(_message.Message):
+    """What the bearer of a bound token must prove to have (RFC 7800)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X5T_S256_FIELD_NUMBER: _builtins.int
+    x5t_s256: _builtins.str
+    """The SHA-256 of the client's certificate, in base64url (RFC 8705 §3.1); `x5t#S256` in JSON."""
+    def __init__(
+        self,
+        *,
+        x5t_s256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["x5t_s256", b"x5t_s256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenConfirmation: _TypeAlias = TokenConfirmation  # noqa: Y015
 
 @_typing.final
 class RevokeTokenRequest(_message.Message):
