@@ -55,7 +55,8 @@ class Doors:
         bound = server.bind(self._rpc[0], settings.grpc_address, certificates)
         mutual = None
         if settings.grpc_mtls_address is not None:
-            mutual = server.bind(self._rpc[0], settings.grpc_mtls_address, certificates, mutual=True)
+            self._rpc.append(server.server(pipeline, health, settings.trusted_proxies, mutual=True))
+            mutual = server.bind(self._rpc[-1], settings.grpc_mtls_address, certificates, mutual=True)
         probes = self._probes(settings.health_address)
         self._gateway = None
         if gateway is not None:

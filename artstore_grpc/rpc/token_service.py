@@ -61,7 +61,9 @@ class TokenService:
 
     async def IssueToken(self, request: pb.IssueTokenRequest, call: Call) -> pb.IssueTokenResponse:
         assert call.caller is not None
-        issued = self._tokens.issue(call.caller, scope=request.scope, audience=tuple(request.audience))
+        issued = self._tokens.issue(
+            call.caller, scope=request.scope, audience=tuple(request.audience), certificate=call.certificate
+        )
         call.fields = {"jti": issued.jti, "scope": issued.scope, "audience": issued.audiences}
         if issued.outage:
             call.fields["outage"] = True
@@ -145,6 +147,7 @@ def active(claims: dict[str, Any]) -> pb.IntrospectTokenResponse:
         token_type=BEARER,
         aud=audience if isinstance(audience, list) else [audience],
         role=ROLES[claims["role"]],
+        cnf=pb.TokenConfirmation(x5t_s256=claims["cnf"]["x5t#S256"]) if "cnf" in claims else None,
         **{name: claims[name] for name in INTROSPECTED},
     )
 
