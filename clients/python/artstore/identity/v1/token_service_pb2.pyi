@@ -498,6 +498,7 @@ class GetServerMetadataResponse(_message.Message):
     INTROSPECTION_ENDPOINT_AUTH_SIGNING_ALG_VALUES_SUPPORTED_FIELD_NUMBER: _builtins.int
     REVOCATION_ENDPOINT_AUTH_SIGNING_ALG_VALUES_SUPPORTED_FIELD_NUMBER: _builtins.int
     REVOCATIONS_URI_FIELD_NUMBER: _builtins.int
+    TLS_CLIENT_CERTIFICATE_BOUND_ACCESS_TOKENS_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     """The issuer identifier, a URL; `iss` in every token."""
     token_endpoint: _builtins.str
@@ -512,6 +513,8 @@ class GetServerMetadataResponse(_message.Message):
     """URL of the documentation."""
     revocations_uri: _builtins.str
     """URL of the revocations as a signed JWT; a member of our own."""
+    tls_client_certificate_bound_access_tokens: _builtins.bool
+    """Whether tokens can be bound to a client's certificate: those got on the mutual TLS listener are (RFC 8705 §3.3)."""
     @_builtins.property
     def scopes_supported(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes this server knows."""
@@ -567,10 +570,11 @@ class GetServerMetadataResponse(_message.Message):
         introspection_endpoint_auth_signing_alg_values_supported: _abc.Iterable[_builtins.str] | None = ...,
         revocation_endpoint_auth_signing_alg_values_supported: _abc.Iterable[_builtins.str] | None = ...,
         revocations_uri: _builtins.str = ...,
+        tls_client_certificate_bound_access_tokens: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_types_supported", b"grant_types_supported", "introspection_endpoint", b"introspection_endpoint", "introspection_endpoint_auth_methods_supported", b"introspection_endpoint_auth_methods_supported", "introspection_endpoint_auth_signing_alg_values_supported", b"introspection_endpoint_auth_signing_alg_values_supported", "issuer", b"issuer", "jwks_uri", b"jwks_uri", "response_types_supported", b"response_types_supported", "revocation_endpoint", b"revocation_endpoint", "revocation_endpoint_auth_methods_supported", b"revocation_endpoint_auth_methods_supported", "revocation_endpoint_auth_signing_alg_values_supported", b"revocation_endpoint_auth_signing_alg_values_supported", "revocations_uri", b"revocations_uri", "scopes_supported", b"scopes_supported", "service_documentation", b"service_documentation", "token_endpoint", b"token_endpoint", "token_endpoint_auth_methods_supported", b"token_endpoint_auth_methods_supported", "token_endpoint_auth_signing_alg_values_supported", b"token_endpoint_auth_signing_alg_values_supported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_types_supported", b"grant_types_supported", "introspection_endpoint", b"introspection_endpoint", "introspection_endpoint_auth_methods_supported", b"introspection_endpoint_auth_methods_supported", "introspection_endpoint_auth_signing_alg_values_supported", b"introspection_endpoint_auth_signing_alg_values_supported", "issuer", b"issuer", "jwks_uri", b"jwks_uri", "response_types_supported", b"response_types_supported", "revocation_endpoint", b"revocation_endpoint", "revocation_endpoint_auth_methods_supported", b"revocation_endpoint_auth_methods_supported", "revocation_endpoint_auth_signing_alg_values_supported", b"revocation_endpoint_auth_signing_alg_values_supported", "revocations_uri", b"revocations_uri", "scopes_supported", b"scopes_supported", "service_documentation", b"service_documentation", "tls_client_certificate_bound_access_tokens", b"tls_client_certificate_bound_access_tokens", "token_endpoint", b"token_endpoint", "token_endpoint_auth_methods_supported", b"token_endpoint_auth_methods_supported", "token_endpoint_auth_signing_alg_values_supported", b"token_endpoint_auth_signing_alg_values_supported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
