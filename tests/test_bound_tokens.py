@@ -150,6 +150,17 @@ def test_introspection_says_so(service: Installation, files: Files, ours: Client
         assert json.load(answer)["cnf"] == {"x5t#S256": ours.thumbprint}
 
 
+def test_the_metadata_say_so(service: Installation, files: Files, tmp_path: Path) -> None:
+    """RFC 8705 §3.3, where there is a listener that binds tokens; and nowhere else."""
+    with connected(service.started.grpc_address, files.trusting) as channel:
+        stub = tokens_grpc.TokenServiceStub(channel)
+        found = stub.GetServerMetadata(tokens_pb.GetServerMetadataRequest(), timeout=CALL_SECONDS)
+    assert found.tls_client_certificate_bound_access_tokens
+    with Installation(tmp_path) as without:
+        found = without.tokens.GetServerMetadata(tokens_pb.GetServerMetadataRequest(), timeout=CALL_SECONDS)
+    assert not found.tls_client_certificate_bound_access_tokens
+
+
 def test_a_proxys_certificate_binds_nothing(tmp_path: Path) -> None:
     """A gateway that calls by mutual TLS is not the client: tokens that come through it are bound to nothing."""
     files = Files(tmp_path)

@@ -46,7 +46,11 @@ class TokenService:
         metrics: Metrics,
         issuer: str,
         gateways: tuple[Network, ...],
+        *,
+        binds: bool,
     ) -> None:
+        """`binds`: there is a listener whose tokens are bound to certificates."""
+        self._binds = binds
         self._tokens = use_case
         self._watches = watches
         self._revocations = revocations
@@ -114,6 +118,7 @@ class TokenService:
             token_endpoint_auth_signing_alg_values_supported=TAKEN,
             introspection_endpoint_auth_signing_alg_values_supported=TAKEN,
             revocation_endpoint_auth_signing_alg_values_supported=TAKEN,
+            tls_client_certificate_bound_access_tokens=self._binds,
             service_documentation=f"{self._issuer}/docs",
         )
 
