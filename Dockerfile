@@ -1,5 +1,7 @@
 # The service in an image: built in the first stage, where the build tools stay; run as user 10001.
 #   docker build -t artstore-grpc .
+# It listens beyond the loopback, and so starts with a certificate (ARTSTORE_TLS_CERTIFICATE_FILE, ARTSTORE_TLS_KEY_FILE)
+# or where somebody says that a mesh or an ingress encrypts (ARTSTORE_INSECURE_PUBLIC=true), never silently without.
 
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore

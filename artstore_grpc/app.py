@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from artstore_grpc import installation, jobs, root_key
+from artstore_grpc import certificates, installation, jobs, root_key
+from artstore_grpc.certificates import refuse_plain_text
 from artstore_grpc.doors import Doors, address_of
 from artstore_grpc.errors import KeyServiceUnavailable, StoreUnavailable
 from artstore_grpc.gateway.server import bind
@@ -47,6 +48,7 @@ class Started:
     gateway_address: Address | None
     metrics_address: Address | None
     health_address: Address | None
+    mtls_address: Address | None
     issuer: str
     administrator: Administrator | None
 
@@ -83,6 +85,8 @@ async def serve(
     log = logger or configured(settings.log_level)
     if logger is None:
         capture_library_logs(log)
+    refuse_plain_text(settings, settings.grpc_address, settings.gateway_address)
+    files = certificates.of_settings(settings, now, log)
     encryption = await installation.prepare(settings)
     async with AsyncExitStack() as stack:
         gateway = bind(settings.gateway_address) if settings.gateway_address else None
@@ -98,16 +102,19 @@ async def serve(
             metrics=made.metrics,
             logger=log,
             stack=stack,
+            certificates=files,
         )
         try:
             await doors.open()
             at = doors.addresses
-            log.info("listening", grpc=str(at.grpc), gateway=str(at.gateway), metrics=str(at.metrics))
+            log.info(
+                "listening", grpc=str(at.grpc), gateway=str(at.gateway), metrics=str(at.metrics), mtls=str(at.mtls)
+            )
             loaded = await unless(stopping, load(settings, made, log))
             if loaded is not None:
                 await background(settings, made, log, now, stack)
                 log.info("ready", issuer=issuer)
-                on_started(Started(at.grpc, at.gateway, at.metrics, at.health, issuer, loaded.administrator))
+                on_started(Started(at.grpc, at.gateway, at.metrics, at.health, at.mtls, issuer, loaded.administrator))
                 await stopping.wait()
         finally:
             log.info("draining")
@@ -118,7 +125,7 @@ async def serve(
 def issuer_of(settings: Settings, gateway: Address | None) -> str:
     """The issuer: the one given, else the gateway's URL. Raises InvalidSettings where it is the audience too: every
     token for the storage would be one for administrators."""
-    issuer = settings.issuer or f"http://{gateway}"
+    issuer = settings.issuer or f"{'https' if settings.tls else 'http'}://{gateway}"
     if issuer == settings.audience:
         raise InvalidSettings("ARTSTORE_AUDIENCE must differ from the issuer.")
     return issuer

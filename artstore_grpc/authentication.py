@@ -101,9 +101,12 @@ class Authenticator:
         self._usage.note(secret.id, now, source)
         return Caller(account, frozenset(account.granted_scopes), secret.id)
 
-    async def bearer(self, authorization: str | None, *, default_audience_too: bool = False) -> Caller:
-        """The live account of an access token made for this service alone, or for the default audience too. Raises
-        InvalidToken, StoreUnavailable."""
+    async def bearer(
+        self, authorization: str | None, *, certificate: str = "", default_audience_too: bool = False
+    ) -> Caller:
+        """The live account of an access token made for this service alone, or for the default audience too; of a bound
+        one only where `certificate`, the thumbprint of the caller's, is the one it is bound to. Raises InvalidToken,
+        StoreUnavailable."""
         scheme, _, token = (authorization or "").strip().partition(" ")
         if scheme.lower() != "bearer":
             raise InvalidToken(reason="MISSING_TOKEN", cause="no bearer token")
@@ -115,6 +118,8 @@ class Authenticator:
             default_audience_too and claims["aud"] in (self._audience, [self._audience])
         ):
             raise InvalidToken(reason="WRONG_AUDIENCE", cause="audience is not the issuer alone")
+        if "cnf" in claims and claims["cnf"] != {"x5t#S256": certificate}:
+            raise InvalidToken(cause="bound to another certificate than the caller's")
         account = await self.live(claims)
         if account is None:
             raise InvalidToken(cause="revoked, or its account isn't active")

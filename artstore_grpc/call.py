@@ -54,6 +54,9 @@ class Call:
     """The caller's address, after trusted proxies."""
     peer: str = ""
     """The address of the gRPC connection that it came by."""
+    certificate: str = ""
+    """The SHA-256 thumbprint of the caller's own certificate, in base64url (RFC 8705 §3.1); empty where its connection
+    has none, or is a proxy's."""
     door: str = "grpc"
     """`grpc` or `http`; for the log."""
     authorization: str | None = None

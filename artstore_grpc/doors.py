@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from artstore_grpc.certificates import Certificates
 from artstore_grpc.gateway.app import build
 from artstore_grpc.gateway.server import GatewayServer
 from artstore_grpc.pipeline import Pipeline
@@ -27,6 +28,7 @@ class Addresses:
     gateway: Address | None
     metrics: Address | None
     health: Address | None
+    mtls: Address | None
 
 
 class Doors:
@@ -43,20 +45,27 @@ class Doors:
         metrics: Metrics,
         logger: Logger,
         stack: AsyncExitStack,
+        certificates: Certificates | None,
     ) -> None:
         self._health = health
         self._watches = watches
         self._delay_seconds = settings.drain_delay.total_seconds()
         self._grace_seconds = settings.drain_grace.total_seconds()
         self._rpc = [server.server(pipeline, health, settings.trusted_proxies)]
-        bound = server.bind(self._rpc[0], settings.grpc_address)
+        bound = server.bind(self._rpc[0], settings.grpc_address, certificates)
+        mutual = None
+        if settings.grpc_mtls_address is not None:
+            self._rpc.append(server.server(pipeline, health, settings.trusted_proxies, mutual=True))
+            mutual = server.bind(self._rpc[-1], settings.grpc_mtls_address, certificates, mutual=True)
         probes = self._probes(settings.health_address)
         self._gateway = None
         if gateway is not None:
             app = build(pipeline, ready=self._ready, trusted_proxies=settings.trusted_proxies, logger=logger)
-            self._gateway = GatewayServer(app, gateway, grace=settings.drain_grace)
+            self._gateway = GatewayServer(
+                app, gateway, settings.drain_grace, certificates.https_context() if certificates else None
+            )
         self.addresses = Addresses(
-            bound, address_of(gateway), serve_metrics(settings.metrics_address, metrics, stack), probes
+            bound, address_of(gateway), serve_metrics(settings.metrics_address, metrics, stack), probes, mutual
         )
 
     async def open(self) -> None:

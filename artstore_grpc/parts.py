@@ -197,7 +197,15 @@ async def parts(
         revocations = Revocations(replica, keyring, now, issuer=issuer)
         servicers: dict[str, object] = {
             "TokenService": TokenService(
-                tokens, keyring, signing_keys, watches, revocations, metrics, issuer, settings.trusted_proxies
+                tokens,
+                keyring,
+                signing_keys,
+                watches,
+                revocations,
+                metrics,
+                issuer,
+                settings.trusted_proxies,
+                binds=settings.grpc_mtls_address is not None,
             ),
             "ServiceAccountService": ServiceAccountService(
                 accounts, rotation, imports, scheduled_rotation, plan, audiences, metrics, now

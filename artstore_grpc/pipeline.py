@@ -163,7 +163,9 @@ class Pipeline:
             if is_basic(call.authorization) or not own.empty:
                 return await self._authenticator.client(gathered(own, call.authorization), call.source)
         anybody = rule.authentication is Authentication.BEARER_OF_ANYBODY
-        return await self._authenticator.bearer(call.authorization, default_audience_too=anybody)
+        return await self._authenticator.bearer(
+            call.authorization, certificate=call.certificate, default_audience_too=anybody
+        )
 
     async def _charge(self, caller: Caller) -> None:
         wait = await self._limiter.charge(caller.account.id, caller.account.rate_limit)

@@ -6,6 +6,7 @@ The docstring below a field is its row in the README's table.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +36,14 @@ class Address:
 
     host: str
     port: int
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it; a name other than localhost may resolve to anything."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -66,6 +75,23 @@ class Settings:
 
     health_address: Address | None = None
     """A further gRPC port that serves only `grpc.health.v1`, for probes, `host:port`. `off`: none."""
+
+    tls_certificate_file: Path | None = None
+    """PEM with the certificate for gRPC and the gateway, and its intermediates; read again when it changes. `off`:
+    plain text."""
+
+    tls_key_file: Path | None = None
+    """PEM with that certificate's private key, not encrypted; read again with it. Both or neither."""
+
+    grpc_mtls_address: Address | None = None
+    """A further gRPC listener that demands a client certificate, `host:port`. `off`: none."""
+
+    mtls_client_ca_file: Path | None = None
+    """PEM with the CAs that those certificates must come from; read again when it changes."""
+
+    insecure_public: bool = False
+    """`true`: gRPC and the gateway may listen beyond the loopback without TLS, since a mesh or an ingress encrypts in
+    front of them; as `serve --insecure-public`."""
 
     issuer: str = ""
     """The issuer identifier, an http(s) URL without query or fragment (RFC 8414 §2). Empty: the gateway's URL, on the
@@ -151,6 +177,11 @@ class Settings:
         return not self.database_url
 
     @property
+    def tls(self) -> bool:
+        """Whether gRPC and the gateway have a certificate."""
+        return self.tls_certificate_file is not None
+
+    @property
     def store_url(self) -> str:
         return self.database_url or f"sqlite:///{self.data_dir / 'identity.db'}"
 
@@ -172,6 +203,19 @@ class Settings:
             raise InvalidSettings("ARTSTORE_KEY_ROTATION_INTERVAL must be 0, or at least twice ARTSTORE_JWKS_MAX_AGE.")
         self._check_identity()
         self._check_key_encryption()
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise InvalidSettings("ARTSTORE_TLS_CERTIFICATE_FILE and ARTSTORE_TLS_KEY_FILE must be given together.")
+        if (self.grpc_mtls_address is None) != (self.mtls_client_ca_file is None):
+            raise InvalidSettings("ARTSTORE_GRPC_MTLS_ADDRESS and ARTSTORE_MTLS_CLIENT_CA_FILE must be given together.")
+        if self.grpc_mtls_address is not None and not self.tls:
+            raise InvalidSettings(
+                "ARTSTORE_GRPC_MTLS_ADDRESS needs ARTSTORE_TLS_CERTIFICATE_FILE and ARTSTORE_TLS_KEY_FILE."
+            )
+        if self.tls and self.insecure_public:
+            raise InvalidSettings("ARTSTORE_INSECURE_PUBLIC and ARTSTORE_TLS_CERTIFICATE_FILE contradict each other.")
 
     def _check_key_encryption(self) -> None:
         if self.key_encryption_key and self.key_encryption_kms:

@@ -97,8 +97,9 @@ class Tokens:
         self._now = now
         self._grants: dict[tuple[str, str, tuple[str, ...]], Grant] = {}
 
-    def issue(self, caller: Caller, *, scope: str, audience: tuple[str, ...]) -> IssuedToken:
-        """A token for the caller. Raises UnauthorizedClient, InvalidScope, InvalidTarget."""
+    def issue(self, caller: Caller, *, scope: str, audience: tuple[str, ...], certificate: str = "") -> IssuedToken:
+        """A token for the caller, bound to the certificate of that thumbprint, if there is one (RFC 8705 §3). Raises
+        UnauthorizedClient, InvalidScope, InvalidTarget."""
         account = caller.account
         if account.introspection_only:
             raise UnauthorizedClient
@@ -109,7 +110,7 @@ class Tokens:
         outage = self._replica.outage
         lifetime = min(self._lifetime_seconds, OUTAGE_SECONDS) if outage else self._lifetime_seconds
         jti = secrets.token_hex(JTI_BYTES)
-        text = self._keyring.sign(grant.claims + of_its_own(issued, lifetime, jti))
+        text = self._keyring.sign(grant.claims + of_its_own(issued, lifetime, jti, certificate))
         expire_time = next((s.expire_time for s in account.secrets if s.id == caller.secret_id), None)
         return IssuedToken(text, lifetime, grant.scope, grant.audiences, issued, expire_time, jti, outage)
 
@@ -203,10 +204,11 @@ def check_token(token: str) -> None:
         raise invalid("token", "is missing")
 
 
-def of_its_own(issued: int, lifetime: int, jti: str) -> bytes:
-    """The end of a token's claims: since when and until when it is valid, and which it is. Numbers and hexadecimals,
-    which JSON needs no escapes for."""
-    return f',"iat":{issued},"nbf":{issued},"exp":{issued + lifetime},"jti":"{jti}"}}'.encode()
+def of_its_own(issued: int, lifetime: int, jti: str, certificate: str = "") -> bytes:
+    """The end of a token's claims: since when and until when it is valid, which it is, and whose alone (RFC 8705 §3.1).
+    Numbers, hexadecimals and base64url, which JSON needs no escapes for."""
+    bound = f',"cnf":{{"x5t#S256":"{certificate}"}}' if certificate else ""
+    return f',"iat":{issued},"nbf":{issued},"exp":{issued + lifetime},"jti":"{jti}"{bound}}}'.encode()
 
 
 def granted_scopes(account: Account, asked: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ LAYERS = (
     "store ephemeral sinks telemetry fields pages trust key_material key_encryption checkpoints",
     "replays usage failures replica keys key_changes root_key key_files kms verification",
     "rotation_policies",
-    "deliveries",
+    "deliveries certificates",
     "attempts jobs changes revocations signing_keys notary exports",
     "assertions",
     "authentication",

@@ -49,8 +49,11 @@ def assignments(values: dict[str, str]) -> list[str]:
     return [f"{name}={shlex.quote(value)}" for name, value in values.items()]
 
 
-def shown_once(administrator: Administrator, grpc_address: Address, gateway_address: Address | None) -> str:
-    """What a terminal shows on the very first start; the secret is in it."""
+def shown_once(
+    administrator: Administrator, grpc_address: Address, gateway_address: Address | None, *, tls: bool = False
+) -> str:
+    """What a terminal shows on the very first start; the secret is in it. With TLS the lines name `ca.pem`, for the
+    reader to put the CA of the service's certificate in its place."""
     lines = [
         "",
         "The first administrator; the secret is shown this once:",
@@ -61,9 +64,10 @@ def shown_once(administrator: Administrator, grpc_address: Address, gateway_addr
     ]
     if gateway_address is not None:
         user = shlex.quote(f"{administrator.client_id}:{administrator.client_secret}")
-        url = f"http://{reachable(gateway_address)}/oauth2/token"
+        url = f"{'--cacert ca.pem https' if tls else 'http'}://{reachable(gateway_address)}/oauth2/token"
         lines.append(f"  curl -d grant_type=client_credentials -u {user} {url}")
-    lines.append(f"  {' '.join(assignments(variables(administrator, grpc_address)))} {command_line()} token")
+    ca = "ARTSTORE_CA_FILE=ca.pem " if tls else ""
+    lines.append(f"  {ca}{' '.join(assignments(variables(administrator, grpc_address)))} {command_line()} token")
     return "\n".join([*lines, ""])
 
 

@@ -22,6 +22,10 @@ TARGET = "TARGET"
 CLIENT_ID = "CLIENT_ID"
 CLIENT_SECRET = "CLIENT_SECRET"
 CLIENT_KEY = "CLIENT_KEY"
+CA_FILE = "CA_FILE"
+CLIENT_CERTIFICATE_FILE = "CLIENT_CERTIFICATE_FILE"
+CLIENT_CERTIFICATE_KEY_FILE = "CLIENT_CERTIFICATE_KEY_FILE"
+TLS_FILES = (CA_FILE, CLIENT_CERTIFICATE_FILE, CLIENT_CERTIFICATE_KEY_FILE)
 DEFAULT_TARGET = "127.0.0.1:50051"
 MAX_FILE_BYTES = 64 * 1024
 
@@ -61,6 +65,13 @@ def _parsed(name: str, given: str) -> Any:
 def target(environ: Mapping[str, str] | None = None) -> str:
     """Where the service is, for the commands that are its clients."""
     return read(os.environ if environ is None else environ, TARGET, secret=False) or DEFAULT_TARGET
+
+
+def tls_file(name: str, given: str | None = None, environ: Mapping[str, str] | None = None) -> bytes:
+    """What is in a client's TLS file, one of TLS_FILES, named by an option or else the environment; empty when neither
+    names one. Raises InvalidSettings."""
+    named = given or read(os.environ if environ is None else environ, name, secret=False)
+    return _read_file(PREFIX + name, Path(named)).encode() if named else b""
 
 
 def credentials(environ: Mapping[str, str] | None = None) -> Credentials:
@@ -108,7 +119,7 @@ def _read_file(variable: str, path: Path) -> str:
 
 def known_variables() -> tuple[str, ...]:
     """Every variable that some command reads."""
-    names = [TARGET, CLIENT_ID, CLIENT_SECRET, CLIENT_SECRET + FILE, CLIENT_KEY, CLIENT_KEY + FILE]
+    names = [TARGET, CLIENT_ID, CLIENT_SECRET, CLIENT_SECRET + FILE, CLIENT_KEY, CLIENT_KEY + FILE, *TLS_FILES]
     for each in fields(Settings):
         names.append(each.name.upper())
         if each.metadata.get("secret"):

@@ -7,23 +7,35 @@ import gc
 import socket
 
 import click
+import grpc
 from artstore.identity.connection import open_channel
 
 from artstore_grpc.cli import environment
 from artstore_grpc.cli.loop import run
-from artstore_grpc.cli.serve import ServerCommand, settings_with_warnings
-from artstore_grpc.cli.session import target_option
+from artstore_grpc.cli.serve import ServerCommand, insecure_public_option, settings_with_warnings
+from artstore_grpc.cli.session import channel_credentials, target_option, tls_options
 from artstore_grpc.settings import Address, InvalidSettings, Settings
 
 
 @click.command(cls=ServerCommand)
+@insecure_public_option
 @target_option
-def gateway(target: str | None) -> None:
+@tls_options
+def gateway(
+    target: str | None,
+    insecure_public: bool,
+    ca_file: str | None,
+    client_certificate: str | None,
+    client_certificate_key: str | None,
+) -> None:
     """Run the REST gateway alone, until SIGTERM or SIGINT; the service must trust it (ARTSTORE_TRUSTED_PROXIES).
 
-    Of the settings it reads ARTSTORE_GATEWAY_ADDRESS, _TRUSTED_PROXIES, _LOG_LEVEL, _DRAIN_DELAY and _DRAIN_GRACE.
+    Of the settings it reads ARTSTORE_GATEWAY_ADDRESS, _TRUSTED_PROXIES, _LOG_LEVEL, _DRAIN_DELAY and _DRAIN_GRACE,
+    and those of TLS, which are for its own door; how it calls the service is said by the options.
     """
-    run(serve_gateway(settings_with_warnings(), target or environment.target()))
+    secured = channel_credentials(ca_file, client_certificate, client_certificate_key)
+    settings = settings_with_warnings(insecure_public=insecure_public)
+    run(serve_gateway(settings, target or environment.target(), secured))
 
 
 COLLECTIONS = (10_000, 20, 50)
@@ -31,31 +43,35 @@ COLLECTIONS = (10_000, 20, 50)
 looks for them every dozen calls, which is a twentieth of what a token costs here; by these every few hundred."""
 
 
-async def serve_gateway(settings: Settings, target: str) -> None:
+async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCredentials | None) -> None:
     """Serves until a signal, then drains: unready first, and closed after the drain delay."""
     # Imported late: the commands that are clients start without the server's libraries.
+    from artstore_grpc import certificates
     from artstore_grpc.app import stop_on_signals
     from artstore_grpc.gateway.app import build
     from artstore_grpc.gateway.channel import ChannelBackend
     from artstore_grpc.gateway.server import GatewayServer, bind
+    from artstore_grpc.parts import utc_now
     from artstore_grpc.telemetry.logs import configured
 
     if settings.gateway_address is None:
         raise InvalidSettings("ARTSTORE_GATEWAY_ADDRESS must be given to run a gateway.")
+    certificates.refuse_plain_text(settings, settings.gateway_address)
+    logger = configured(settings.log_level)
+    files = certificates.of_settings(settings, utc_now, logger)
     stopping, listener = stop_on_signals(), bind(settings.gateway_address)
-    async with open_channel(target) as channel:
+    async with open_channel(target, secured) as channel:
         backend = ChannelBackend(channel)
 
         async def ready() -> bool:
             return not stopping.is_set() and await backend.ready()
 
-        logger = configured(settings.log_level)
         app = build(backend, ready=ready, trusted_proxies=settings.trusted_proxies, logger=logger)
-        server = GatewayServer(app, listener, grace=settings.drain_grace)
+        server = GatewayServer(app, listener, settings.drain_grace, files.https_context() if files else None)
         gc.freeze()  # what is there by now stays: no collection need look at it
         gc.set_threshold(*COLLECTIONS)
         await server.start()
-        click.echo(f"The gateway listens on http://{bound(listener)} and calls {target}.")
+        click.echo(f"The gateway listens on {'https' if files else 'http'}://{bound(listener)} and calls {target}.")
         await stopping.wait()
         await asyncio.sleep(settings.drain_delay.total_seconds())
         await server.stop()

@@ -27,6 +27,9 @@ CLIENT_VARIABLES = (
     ("ARTSTORE_TARGET", f"The service's gRPC address.  [default: {DEFAULT_TARGET}]"),
     ("ARTSTORE_CLIENT_ID", "The account to act as."),
     ("ARTSTORE_CLIENT_SECRET[_FILE]", "Its secret, or the path of a file that holds it."),
+    ("ARTSTORE_CA_FILE", "PEM with the CA of the service's certificate: calls it by TLS."),
+    ("ARTSTORE_CLIENT_CERTIFICATE_FILE", "PEM with a certificate of the caller's own (mutual TLS)."),
+    ("ARTSTORE_CLIENT_CERTIFICATE_KEY_FILE", "PEM with that certificate's private key."),
 )
 
 

@@ -106,6 +106,10 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def boolean(value: str) -> bool:
+    return one_of("true", "false")(value) == "true"
+
+
 def environment(value: str) -> Environment:
     return Environment(one_of(*sorted(Environment))(value))
 
@@ -131,6 +135,7 @@ def socket_url(value: str) -> str:
 BY_TYPE: Mapping[Any, Callable[[str], Any]] = {
     str: text,
     int: integer,
+    bool: boolean,
     Path: path,
     Path | None: optional_path,
     Address: address,

@@ -62,6 +62,8 @@ def written(value: Any) -> str:
     """A value as it would be written in the environment."""
     if value is None:
         return OFF
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g}"
     if isinstance(value, tuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -33,15 +34,25 @@ class ServerCommand(click.Command):
             )
 
 
-def settings_with_warnings() -> Settings:
-    """The settings; variables that look like one and are none are told on standard error."""
+insecure_public_option = click.option(
+    "--insecure-public",
+    is_flag=True,
+    help="Listen beyond the loopback without TLS: a mesh or an ingress encrypts (ARTSTORE_INSECURE_PUBLIC=true).",
+)
+
+
+def settings_with_warnings(*, insecure_public: bool = False) -> Settings:
+    """The settings, with what the option of that name adds; variables that look like one and are none are told on
+    standard error."""
     for warning in environment.warnings():
         click.echo(f"Warning: {warning}", err=True)
-    return environment.settings()
+    settings = environment.settings()
+    return replace(settings, insecure_public=True) if insecure_public else settings
 
 
 @click.command(cls=ServerCommand)
-def serve() -> None:
+@insecure_public_option
+def serve(insecure_public: bool) -> None:
     """Run the service, until SIGTERM or SIGINT.
 
     Without any settings it keeps its data in ./var, and its first start makes an administrator.
@@ -49,7 +60,7 @@ def serve() -> None:
     # Imported late: the commands that are clients start without the server's libraries.
     from artstore_grpc import app
 
-    settings = settings_with_warnings()
+    settings = settings_with_warnings(insecure_public=insecure_public)
     run(app.serve(settings, on_started=lambda started: click.echo(greeting(settings, started), nl=False)))
 
 
@@ -58,12 +69,17 @@ def greeting(settings: Settings, started: Started) -> str:
     from artstore_grpc.cli import administrator as first
 
     if started.administrator is not None and sys.stdout.isatty():
-        return first.shown_once(started.administrator, started.grpc_address, started.gateway_address) + "\n"
+        return (
+            first.shown_once(started.administrator, started.grpc_address, started.gateway_address, tls=settings.tls)
+            + "\n"
+        )
     said = ""
     if started.administrator is not None:
         path = first.write_file(settings.data_dir, started.administrator, started.grpc_address)
         said = f"The first administrator's credentials are in {path}.\n"
     latest = first.latest_file(settings.data_dir) if settings.embedded else None
     if latest is not None:
+        if settings.tls:
+            said += "Give its CA to clients: ARTSTORE_CA_FILE=….\n"
         said += f"Get a token: {first.paste_line(latest, started.grpc_address)}\n"
     return said

@@ -160,4 +160,7 @@ def introspected_body(found: Any) -> dict[str, Any]:
     """RFC 7662 §2.2: what is set; a token that isn't live is `{"active": false}` and not a word more."""
     if not found.active:
         return {"active": False}
-    return {name: value for name, value in to_json(found).items() if value not in ("", 0, [])}
+    body = {name: value for name, value in to_json(found).items() if value not in ("", 0, [])}
+    if found.HasField("cnf"):
+        body["cnf"] = {"x5t#S256": found.cnf.x5t_s256}  # RFC 8705 §3.2
+    return body

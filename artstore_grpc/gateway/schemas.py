@@ -126,7 +126,7 @@ class Schemas:
         made: Schema = {
             "type": "object",
             "description": self.comment(message.full_name),
-            "properties": {field.name: self.field(field) for field in fields},
+            "properties": {spelled(field): self.field(field) for field in fields},
         }
         return {**made, "required": required} if required else made
 
@@ -160,3 +160,8 @@ class Schemas:
 
     def enumeration(self, enum: EnumDescriptor) -> Schema:
         return {"type": "string", "enum": list(short_names(enum))}
+
+
+def spelled(field: FieldDescriptor) -> str:
+    """A field's name in documents: its own, but for one that an RFC spells as no protobuf name can (RFC 8705 §3.1)."""
+    return field.json_name if "#" in field.json_name else field.name

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import socket
+import ssl
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -52,13 +53,28 @@ class Uvicorn(uvicorn.Server):
         yield
 
 
+class Config(uvicorn.Config):
+    """uvicorn's, with a context that its owner made: uvicorn itself would read the files once."""
+
+    def __init__(self, app: Any, *, context: ssl.SSLContext | None, **settings: Any) -> None:
+        super().__init__(app, **settings)
+        self._context = context
+
+    def load(self) -> None:
+        super().load()
+        self.ssl = self._context
+
+
 class GatewayServer:
     """Serves an application on a bound socket. `grace` is how long requests in flight may go on after `stop`."""
 
-    def __init__(self, app: Any, listener: socket.socket, grace: timedelta) -> None:
+    def __init__(
+        self, app: Any, listener: socket.socket, grace: timedelta, context: ssl.SSLContext | None = None
+    ) -> None:
+        """`context` is for HTTPS; None is plain text."""
         self._listener = listener
         self._server = Uvicorn(
-            uvicorn.Config(
+            Config(
                 app,
                 http=Protocol,
                 ws="none",
@@ -70,6 +86,7 @@ class GatewayServer:
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=math.ceil(grace.total_seconds()),
+                context=context,
             )
         )
         self._task: asyncio.Task[None] | None = None

@@ -13,10 +13,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import grpc
+from artstore.identity.confirmation import presented
 from google.protobuf.descriptor import MethodDescriptor
 
-from artstore_grpc.addresses import Network, source_address
+from artstore_grpc.addresses import Network, source_address, trusts
 from artstore_grpc.call import Call, correlated
+from artstore_grpc.certificates import Certificates, Pair
 from artstore_grpc.errors import CannotBind, IdentityError
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.rpc import standard
@@ -52,14 +54,19 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
 KNOWN_METADATA = frozenset({"authorization", "x-forwarded-for", "forwarded", "x-request-id", "traceparent"})
 
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
+Reader = Callable[[str, Any, tuple[Network, ...]], Call]
 
 
-def server(pipeline: Pipeline, health_servicer: Health, trusted: tuple[Network, ...]) -> grpc.aio.Server:
-    """The server with every method of the policy table, health and reflection; not started, not bound."""
+def server(
+    pipeline: Pipeline, health_servicer: Health, trusted: tuple[Network, ...], *, mutual: bool = False
+) -> grpc.aio.Server:
+    """The server with every method of the policy table, health and reflection; not started, not bound. `mutual`: its
+    clients have certificates, which their calls carry."""
+    read = call_with_certificate if mutual else call_of
     made = grpc.aio.server(options=OPTIONS)
     for service in SERVICES:
         handlers: dict[str, Any] = {
-            method.name: handler(pipeline, method, trusted)
+            method.name: handler(pipeline, method, trusted, read)
             for method in service.methods
             if full_name(method) in pipeline.methods
         }
@@ -69,11 +76,11 @@ def server(pipeline: Pipeline, health_servicer: Health, trusted: tuple[Network, 
     return made
 
 
-def handler(pipeline: Pipeline, method: MethodDescriptor, trusted: tuple[Network, ...]) -> Any:
+def handler(pipeline: Pipeline, method: MethodDescriptor, trusted: tuple[Network, ...], read: Reader) -> Any:
     """What gRPC calls for a method."""
     if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(bound_stream(pipeline, full_name(method), trusted))
-    return grpc.unary_unary_rpc_method_handler(bound(pipeline, full_name(method), trusted))
+        return grpc.unary_stream_rpc_method_handler(bound_stream(pipeline, full_name(method), trusted, read))
+    return grpc.unary_unary_rpc_method_handler(bound(pipeline, full_name(method), trusted, read))
 
 
 def health_server(health_servicer: Health) -> grpc.aio.Server:
@@ -83,10 +90,16 @@ def health_server(health_servicer: Health) -> grpc.aio.Server:
     return made
 
 
-def bind(made: grpc.aio.Server, address: Address) -> Address:
-    """Binds an address and returns it as bound. Raises CannotBind."""
+def bind(
+    made: grpc.aio.Server, address: Address, certificates: Certificates | None = None, *, mutual: bool = False
+) -> Address:
+    """Binds an address and returns it as bound; without certificates in plain text. `mutual`: clients must have one
+    too. Raises CannotBind."""
     try:
-        port = made.add_insecure_port(str(address))
+        if certificates is None:
+            port = made.add_insecure_port(str(address))
+        else:
+            port = made.add_secure_port(str(address), credentials(certificates, mutual=mutual))
     except RuntimeError:
         port = 0
     if not port:
@@ -94,11 +107,35 @@ def bind(made: grpc.aio.Server, address: Address) -> Address:
     return Address(host=address.host, port=port)
 
 
-def bound(pipeline: Pipeline, method: str, trusted: tuple[Network, ...]) -> Handler:
+def credentials(certificates: Certificates, *, mutual: bool) -> grpc.ServerCredentials:
+    """TLS 1.2 and later, as gRPC's core has it; each new connection is given the pair that is then in use."""
+    used: list[Pair] = [certificates.current()]
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        pair = certificates.current()
+        if pair is used[0]:
+            return None
+        used[0] = pair
+        return configuration(pair, mutual=mutual)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(used[0], mutual=mutual),
+        changed,  # type: ignore[arg-type]  # None means no change, as its documentation says and its types don't
+        mutual,
+    )
+
+
+def configuration(pair: Pair, *, mutual: bool) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(pair.key, pair.chain)], root_certificates=pair.client_ca if mutual else None
+    )
+
+
+def bound(pipeline: Pipeline, method: str, trusted: tuple[Network, ...], read: Reader) -> Handler:
     """A handler that passes raw bytes to the pipeline."""
 
     async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        call = call_of(method, context, trusted)
+        call = read(method, context, trusted)
         try:
             return (await pipeline(data, call)).SerializeToString()
         except IdentityError as error:
@@ -108,12 +145,14 @@ def bound(pipeline: Pipeline, method: str, trusted: tuple[Network, ...]) -> Hand
     return handle
 
 
-def bound_stream(pipeline: Pipeline, method: str, trusted: tuple[Network, ...]) -> Callable[..., Awaitable[None]]:
+def bound_stream(
+    pipeline: Pipeline, method: str, trusted: tuple[Network, ...], read: Reader
+) -> Callable[..., Awaitable[None]]:
     """As `bound`, for a method that answers by a stream. gRPC's flow control has it wait for a slow reader, with one
     message in hand; gRPC can end such a call by its connection only, so that it counts as a stream until it ends."""
 
     async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        call = call_of(method, context, trusted)
+        call = read(method, context, trusted)
         try:
             async with contextlib.aclosing(pipeline.stream(data, call)) as answers:
                 async for answer in answers:
@@ -141,6 +180,16 @@ def call_of(method: str, context: grpc.aio.ServicerContext[Any, Any], trusted: t
         authorization = metadata.get("authorization")
         call.authorization = ", ".join(authorization) if authorization else None
         correlated(call, metadata.get("x-request-id", [""])[0], metadata.get("traceparent", [""])[0])
+    return call
+
+
+def call_with_certificate(
+    method: str, context: grpc.aio.ServicerContext[Any, Any], trusted: tuple[Network, ...]
+) -> Call:
+    """As `call_of`, on the listener that demands certificates. A trusted proxy's is not its callers'."""
+    call = call_of(method, context, trusted)
+    if not trusts(call.peer, trusted):
+        call.certificate = presented(context.auth_context())
     return call
 
 

@@ -46,7 +46,11 @@ class TokenService:
         metrics: Metrics,
         issuer: str,
         gateways: tuple[Network, ...],
+        *,
+        binds: bool,
     ) -> None:
+        """`binds`: there is a listener whose tokens are bound to certificates."""
+        self._binds = binds
         self._tokens = use_case
         self._watches = watches
         self._revocations = revocations
@@ -61,7 +65,9 @@ class TokenService:
 
     async def IssueToken(self, request: pb.IssueTokenRequest, call: Call) -> pb.IssueTokenResponse:
         assert call.caller is not None
-        issued = self._tokens.issue(call.caller, scope=request.scope, audience=tuple(request.audience))
+        issued = self._tokens.issue(
+            call.caller, scope=request.scope, audience=tuple(request.audience), certificate=call.certificate
+        )
         call.fields = {"jti": issued.jti, "scope": issued.scope, "audience": issued.audiences}
         if issued.outage:
             call.fields["outage"] = True
@@ -112,6 +118,7 @@ class TokenService:
             token_endpoint_auth_signing_alg_values_supported=TAKEN,
             introspection_endpoint_auth_signing_alg_values_supported=TAKEN,
             revocation_endpoint_auth_signing_alg_values_supported=TAKEN,
+            tls_client_certificate_bound_access_tokens=self._binds,
             service_documentation=f"{self._issuer}/docs",
         )
 
@@ -145,6 +152,7 @@ def active(claims: dict[str, Any]) -> pb.IntrospectTokenResponse:
         token_type=BEARER,
         aud=audience if isinstance(audience, list) else [audience],
         role=ROLES[claims["role"]],
+        cnf=pb.TokenConfirmation(x5t_s256=claims["cnf"]["x5t#S256"]) if "cnf" in claims else None,
         **{name: claims[name] for name in INTROSPECTED},
     )
 

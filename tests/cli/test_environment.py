@@ -66,6 +66,12 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("DATABASE_POOL_SIZE", "5", 5),
     ("SINKS_FILE", "/etc/artstore/sinks.json", Path("/etc/artstore/sinks.json")),
     ("SINKS_FILE", "off", None),
+    ("TLS_CERTIFICATE_FILE", "off", None),
+    ("TLS_KEY_FILE", "off", None),
+    ("GRPC_MTLS_ADDRESS", "off", None),
+    ("MTLS_CLIENT_CA_FILE", "off", None),
+    ("INSECURE_PUBLIC", "TRUE", True),
+    ("INSECURE_PUBLIC", "false", False),
 ]
 
 REFUSED = [
@@ -133,6 +139,10 @@ REFUSED = [
     ("MAX_STREAMS", "0"),
     ("DATABASE_POOL_SIZE", "9" * 400),
     ("SINKS_FILE", "a\nb"),
+    ("TLS_CERTIFICATE_FILE", "a\nb"),
+    ("GRPC_MTLS_ADDRESS", "50053"),
+    ("INSECURE_PUBLIC", "1"),
+    ("INSECURE_PUBLIC", "yes"),
 ]
 
 
@@ -165,6 +175,20 @@ def test_every_field_is_tested() -> None:
     """Each variable has an accepted text above; DATABASE_URL, which needs others beside it, has its own test."""
     tested = {name.lower() for name, _, _ in ACCEPTED} | {"database_url"}
     assert tested == {field.name for field in fields(Settings)}
+
+
+def test_tls_is_given_together() -> None:
+    """The settings of TLS, which need one another."""
+    made = environment.settings(
+        {
+            "ARTSTORE_TLS_CERTIFICATE_FILE": "/tls/tls.crt",
+            "ARTSTORE_TLS_KEY_FILE": "/tls/tls.key",
+            "ARTSTORE_GRPC_MTLS_ADDRESS": "[::1]:50053",
+            "ARTSTORE_MTLS_CLIENT_CA_FILE": "/tls/ca.crt",
+        }
+    )
+    assert (made.tls_certificate_file, made.tls_key_file) == (Path("/tls/tls.crt"), Path("/tls/tls.key"))
+    assert (made.grpc_mtls_address, made.mtls_client_ca_file) == (Address(host="::1", port=50053), Path("/tls/ca.crt"))
 
 
 def test_nothing_given_is_the_default() -> None:

@@ -60,6 +60,7 @@ from artstore.identity.refusals import (
     TrustStale,
     UnknownKey,
     WrongAudience,
+    WrongCertificate,
     WrongIssuer,
 )
 from artstore.identity.self_rotation import SelfRotation, SelfRotationPolicy
@@ -159,6 +160,7 @@ __all__ = [
     "VerifiedToken",
     "Violation",
     "WrongAudience",
+    "WrongCertificate",
     "WrongIssuer",
     "aio_token_interceptors",
     "all_of",

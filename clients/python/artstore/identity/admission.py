@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from artstore.identity.authorization import Rule
 from artstore.identity.caller import VerifiedToken
+from artstore.identity.confirmation import confirm
 from artstore.identity.refusals import CannotVerify, TokenRefused
 from artstore.identity.verifier import TokenVerifier
 
@@ -71,23 +72,35 @@ class Admission:
     def __init__(self, verifier: TokenVerifier) -> None:
         self.verifier = verifier
 
-    async def admit(self, rule: Rule | None, authorizations: Sequence[str], what: str) -> VerifiedToken:
-        """Who calls, if it may; `what` is for the log. Raises NotAdmitted."""
+    async def admit(
+        self, rule: Rule | None, authorizations: Sequence[str], what: str, certificate: str | None = ""
+    ) -> VerifiedToken:
+        """Who calls, if it may; `what` is for the log, `certificate` as `TokenVerifier.verify` has it. Raises
+        NotAdmitted."""
         token = presented(authorizations)
         try:
-            caller = await self.verifier.verify(token)
+            caller = await self.verifier.verify(token, certificate)
         except TokenRefused as refused:
             raise self.refused(refused, what) from None
         return permitted(rule, caller, what)
 
-    def admit_sync(self, rule: Rule | None, authorizations: Sequence[str], what: str) -> VerifiedToken:
+    def admit_sync(
+        self, rule: Rule | None, authorizations: Sequence[str], what: str, certificate: str | None = ""
+    ) -> VerifiedToken:
         """The same for threads."""
         token = presented(authorizations)
         try:
-            caller = self.verifier.verify_sync(token)
+            caller = self.verifier.verify_sync(token, certificate)
         except TokenRefused as refused:
             raise self.refused(refused, what) from None
         return permitted(rule, caller, what)
+
+    def confirm(self, caller: VerifiedToken, certificate: str, what: str) -> None:
+        """Raises NotAdmitted where the token is bound to another certificate, of a caller admitted with none known."""
+        try:
+            confirm(caller, certificate)
+        except TokenRefused as refused:
+            raise self.refused(refused, what) from None
 
     def still(self, caller: VerifiedToken, what: str) -> None:
         """Raises NotAdmitted once the token is good no more, of a call that takes long."""

@@ -22,6 +22,7 @@ import grpc
 from artstore.identity.admission import RETRY_AFTER, Admission, NotAdmitted, Refusal
 from artstore.identity.authorization import MethodTable, Rule
 from artstore.identity.caller import CALLER, VerifiedToken, calling
+from artstore.identity.confirmation import is_bound, presented
 from artstore.identity.errors import DETAILS_KEY, DOMAIN
 from artstore.identity.verifier import TokenVerifier
 from artstore.identity.watching import while_good
@@ -90,7 +91,7 @@ class AioBearerInterceptor(grpc.aio.ServerInterceptor):
             return handler
         try:
             sent = authorizations(handler_call_details.invocation_metadata)
-            caller = await self._admission.admit(rule, sent, method)
+            caller = await self._admission.admit(rule, sent, method, certificate=None)  # the call's context has it
         except NotAdmitted as refused:
             return refusing(refused.refusal)
         return AdmittedCall(self._admission, caller, method).around(handler)
@@ -129,7 +130,29 @@ class AdmittedCall:
             wrapped = self._collecting(behavior)
         else:
             wrapped = self._single(behavior)
+        if is_bound(self._caller):
+            wrapped = self._confirmed(wrapped)
         return make(wrapped, handler.request_deserializer, handler.response_serializer)
+
+    def _confirmed(self, behavior: Any) -> Any:
+        """The same for who has shown the certificate that the token is bound to."""
+
+        def confirm(context: Any) -> Refusal | None:
+            try:
+                self._admission.confirm(self._caller, presented(context.auth_context()), self._method)
+            except NotAdmitted as refused:
+                return refused.refusal
+            return None
+
+        async def handle(request: Any, context: Any) -> Any:
+            refusal = confirm(context)
+            return await (abort(context, refusal) if refusal else behavior(request, context))
+
+        def handle_in_thread(request: Any, context: Any) -> Any:
+            refusal = confirm(context)
+            return refuse(context, refusal) if refusal else behavior(request, context)
+
+        return handle if inspect.iscoroutinefunction(behavior) else handle_in_thread
 
     def _in_thread(self, behavior: Any) -> Any:
         def handle(request: Any, context: Any) -> Any:
@@ -219,7 +242,7 @@ class BearerInterceptor(grpc.ServerInterceptor):
         def handle(request: Any, context: grpc.ServicerContext) -> Any:
             try:
                 sent = authorizations(context.invocation_metadata())
-                caller = self._admission.admit_sync(rule, sent, method)
+                caller = self._admission.admit_sync(rule, sent, method, presented(context.auth_context()))
             except NotAdmitted as refused:
                 refuse(context, refused.refusal)
 

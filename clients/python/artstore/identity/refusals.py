@@ -79,6 +79,12 @@ class TokenRevoked(TokenRefused):
     reason = "REVOKED"
 
 
+class WrongCertificate(TokenRefused):
+    """It is bound to a client's certificate (RFC 8705), and came without it."""
+
+    reason = "WRONG_CERTIFICATE"
+
+
 class CannotVerify(TokenRefused):
     """Whether it is good can't be known now; the caller may try again."""
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeAlias
 from artstore.identity.caller import VerifiedToken
 from artstore.identity.client import Client
 from artstore.identity.clocks import steady_seconds
+from artstore.identity.confirmation import confirm
 from artstore.identity.connection import Connection
 from artstore.identity.credentials import CredentialsError
 from artstore.identity.errors import IdentityError
@@ -116,8 +117,16 @@ class TokenVerifier:
             steady=steady,
         )
 
-    async def verify(self, token: str) -> VerifiedToken:
-        """Who calls, from its access token (without `Bearer`). Raises TokenRefused."""
+    async def verify(self, token: str, certificate: str | None = "") -> VerifiedToken:
+        """Who calls, from its access token (without `Bearer`). `certificate` is the thumbprint of the one that the
+        caller's connection has shown (confirmation.py), which a bound token needs; None: whoever asks will confirm it
+        by itself. Raises TokenRefused."""
+        verified = await self._verify(token)
+        if certificate is not None:
+            confirm(verified, certificate)
+        return verified
+
+    async def _verify(self, token: str) -> VerifiedToken:
         digest = digest_of(token)
         known = self._known(digest)
         if known is not None:
@@ -132,8 +141,14 @@ class TokenVerifier:
                 return verified
             answer = await (step.landed() if isinstance(step, Flight) else self._asked(step.token))
 
-    def verify_sync(self, token: str) -> VerifiedToken:
+    def verify_sync(self, token: str, certificate: str | None = "") -> VerifiedToken:
         """The same for threads; not on an event loop that others wait for. Raises TokenRefused."""
+        verified = self._verify_sync(token)
+        if certificate is not None:
+            confirm(verified, certificate)
+        return verified
+
+    def _verify_sync(self, token: str) -> VerifiedToken:
         digest = digest_of(token)
         known = self._known(digest)
         if known is not None:

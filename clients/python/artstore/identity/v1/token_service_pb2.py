@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(artstore/identity/v1/token_service.proto\x12\x14\x61rtstore.identity.v1\x1a\x32\x61rtstore/identity/v1/service_account_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x01\n\x11IssueTokenRequest\x12\x12\n\ngrant_type\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x15\n\rclient_secret\x18\x03 \x01(\t\x12\x1d\n\x15\x63lient_assertion_type\x18\x04 \x01(\t\x12\x18\n\x10\x63lient_assertion\x18\x05 \x01(\t\x12\r\n\x05scope\x18\x06 \x01(\t\x12\x10\n\x08\x61udience\x18\x07 \x03(\t\"\xc9\x01\n\x12IssueTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x12\n\nexpires_in\x18\x03 \x01(\x03\x12\r\n\x05scope\x18\x04 \x01(\t\x12.\n\nissue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12secret_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa3\x01\n\x16IntrospectTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0ftoken_type_hint\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x15\n\rclient_secret\x18\x04 \x01(\t\x12\x1d\n\x15\x63lient_assertion_type\x18\x05 \x01(\t\x12\x18\n\x10\x63lient_assertion\x18\x06 \x01(\t\"\x86\x02\n\x17IntrospectTokenResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x12\n\ntoken_type\x18\x04 \x01(\t\x12\x0b\n\x03\x65xp\x18\x05 \x01(\x03\x12\x0b\n\x03iat\x18\x06 \x01(\x03\x12\x0b\n\x03nbf\x18\x07 \x01(\x03\x12\x0b\n\x03sub\x18\x08 \x01(\t\x12\x0b\n\x03\x61ud\x18\t \x03(\t\x12\x0b\n\x03iss\x18\n \x01(\t\x12\x0b\n\x03jti\x18\x0b \x01(\t\x12(\n\x04role\x18\x0c \x01(\x0e\x32\x1a.artstore.identity.v1.Role\x12\x0c\n\x04name\x18\r \x01(\t\x12\x12\n\nrate_limit\x18\x0e \x01(\x05\"\x9f\x01\n\x12RevokeTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0ftoken_type_hint\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x15\n\rclient_secret\x18\x04 \x01(\t\x12\x1d\n\x15\x63lient_assertion_type\x18\x05 \x01(\t\x12\x18\n\x10\x63lient_assertion\x18\x06 \x01(\t\"\x15\n\x13RevokeTokenResponse\"\x19\n\x17GetJsonWebKeySetRequest\"v\n\x18GetJsonWebKeySetResponse\x12.\n\x04keys\x18\x01 \x03(\x0b\x32 .artstore.identity.v1.JsonWebKey\x12*\n\x07max_age\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"y\n\nJsonWebKey\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\t\x12\x0b\n\x03\x61lg\x18\x03 \x01(\t\x12\x0b\n\x03kid\x18\x04 \x01(\t\x12\t\n\x01n\x18\x05 \x01(\t\x12\t\n\x01\x65\x18\x06 \x01(\t\x12\x0b\n\x03\x63rv\x18\x07 \x01(\t\x12\t\n\x01x\x18\x08 \x01(\t\x12\t\n\x01y\x18\t \x01(\t\"\x1a\n\x18GetServerMetadataRequest\"\xfa\x04\n\x19GetServerMetadataResponse\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x16\n\x0etoken_endpoint\x18\x02 \x01(\t\x12\x10\n\x08jwks_uri\x18\x03 \x01(\t\x12\x18\n\x10scopes_supported\x18\x04 \x03(\t\x12 \n\x18response_types_supported\x18\x05 \x03(\t\x12\x1d\n\x15grant_types_supported\x18\x06 \x03(\t\x12-\n%token_endpoint_auth_methods_supported\x18\x07 \x03(\t\x12\x1e\n\x16introspection_endpoint\x18\x08 \x01(\t\x12\x35\n-introspection_endpoint_auth_methods_supported\x18\t \x03(\t\x12\x1b\n\x13revocation_endpoint\x18\n \x01(\t\x12\x32\n*revocation_endpoint_auth_methods_supported\x18\x0b \x03(\t\x12\x1d\n\x15service_documentation\x18\x0c \x01(\t\x12\x38\n0token_endpoint_auth_signing_alg_values_supported\x18\r \x03(\t\x12@\n8introspection_endpoint_auth_signing_alg_values_supported\x18\x0e \x03(\t\x12=\n5revocation_endpoint_auth_signing_alg_values_supported\x18\x0f \x03(\t\x12\x17\n\x0frevocations_uri\x18\x10 \x01(\t\"?\n\x11WatchTrustRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x12\n\nafter_hash\x18\x02 \x01(\x0c\"\xea\x01\n\x12WatchTrustResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\x12\x37\n\x08snapshot\x18\x03 \x01(\x0b\x32#.artstore.identity.v1.TrustSnapshotH\x00\x12\x35\n\x07\x63hanges\x18\x04 \x01(\x0b\x32\".artstore.identity.v1.TrustChangesH\x00\x12\x39\n\theartbeat\x18\x05 \x01(\x0b\x32$.artstore.identity.v1.TrustHeartbeatH\x00\x42\t\n\x07\x63ontent\"\xce\x01\n\rTrustSnapshot\x12.\n\x04keys\x18\x01 \x03(\x0b\x32 .artstore.identity.v1.TrustedKey\x12:\n\x0erevoked_tokens\x18\x02 \x03(\x0b\x32\".artstore.identity.v1.RevokedToken\x12\x34\n\x08\x61\x63\x63ounts\x18\x03 \x03(\x0b\x32\".artstore.identity.v1.AccountTrust\x12\r\n\x05\x63hunk\x18\x04 \x01(\x05\x12\x0c\n\x04last\x18\x05 \x01(\x08\"\xb0\x01\n\x0cTrustChanges\x12.\n\x04keys\x18\x01 \x03(\x0b\x32 .artstore.identity.v1.TrustedKey\x12:\n\x0erevoked_tokens\x18\x02 \x03(\x0b\x32\".artstore.identity.v1.RevokedToken\x12\x34\n\x08\x61\x63\x63ounts\x18\x03 \x03(\x0b\x32\".artstore.identity.v1.AccountTrust\"\x10\n\x0eTrustHeartbeat\"j\n\nTrustedKey\x12-\n\x03key\x18\x01 \x01(\x0b\x32 .artstore.identity.v1.JsonWebKey\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.artstore.identity.v1.KeyState\"(\n\x0cRevokedToken\x12\x0b\n\x03jti\x18\x01 \x01(\t\x12\x0b\n\x03\x65xp\x18\x02 \x01(\x03\"]\n\x0c\x41\x63\x63ountTrust\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.artstore.identity.v1.State\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\"%\n\x15GetRevocationsRequest\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t\"g\n\x16GetRevocationsResponse\x12\x13\n\x0brevocations\x18\x01 \x01(\t\x12*\n\x07max_age\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t*\x81\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12KEY_STATE_PREPARED\x10\x01\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x02\x12\x15\n\x11KEY_STATE_RETIRED\x10\x03\x12\x15\n\x11KEY_STATE_REVOKED\x10\x04\x32\xe1\x07\n\x0cTokenService\x12\x92\x01\n\nIssueToken\x12\'.artstore.identity.v1.IssueTokenRequest\x1a(.artstore.identity.v1.IssueTokenResponse\"1\x82\xd3\xe4\x93\x02+\"\r/oauth2/token:\x01*Z\x17\"\x12/api/v1/auth/token:\x01*\x12\x8d\x01\n\x0fIntrospectToken\x12,.artstore.identity.v1.IntrospectTokenRequest\x1a-.artstore.identity.v1.IntrospectTokenResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/oauth2/introspect:\x01*\x12}\n\x0bRevokeToken\x12(.artstore.identity.v1.RevokeTokenRequest\x1a).artstore.identity.v1.RevokeTokenResponse\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/oauth2/revoke:\x01*\x12\x91\x01\n\x10GetJsonWebKeySet\x12-.artstore.identity.v1.GetJsonWebKeySetRequest\x1a..artstore.identity.v1.GetJsonWebKeySetResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12\xa5\x01\n\x11GetServerMetadata\x12..artstore.identity.v1.GetServerMetadataRequest\x1a/.artstore.identity.v1.GetServerMetadataResponse\"/\x82\xd3\xe4\x93\x02)\x12\'/.well-known/oauth-authorization-server\x12\x61\n\nWatchTrust\x12\'.artstore.identity.v1.WatchTrustRequest\x1a(.artstore.identity.v1.WatchTrustResponse0\x01\x12\x8d\x01\n\x0eGetRevocations\x12+.artstore.identity.v1.GetRevocationsRequest\x1a,.artstore.identity.v1.GetRevocationsResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/.well-known/revocationsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(artstore/identity/v1/token_service.proto\x12\x14\x61rtstore.identity.v1\x1a\x32\x61rtstore/identity/v1/service_account_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x01\n\x11IssueTokenRequest\x12\x12\n\ngrant_type\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x15\n\rclient_secret\x18\x03 \x01(\t\x12\x1d\n\x15\x63lient_assertion_type\x18\x04 \x01(\t\x12\x18\n\x10\x63lient_assertion\x18\x05 \x01(\t\x12\r\n\x05scope\x18\x06 \x01(\t\x12\x10\n\x08\x61udience\x18\x07 \x03(\t\"\xc9\x01\n\x12IssueTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x12\n\nexpires_in\x18\x03 \x01(\x03\x12\r\n\x05scope\x18\x04 \x01(\t\x12.\n\nissue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12secret_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa3\x01\n\x16IntrospectTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0ftoken_type_hint\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x15\n\rclient_secret\x18\x04 \x01(\t\x12\x1d\n\x15\x63lient_assertion_type\x18\x05 \x01(\t\x12\x18\n\x10\x63lient_assertion\x18\x06 \x01(\t\"\xbc\x02\n\x17IntrospectTokenResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\r\n\x05scope\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x12\n\ntoken_type\x18\x04 \x01(\t\x12\x0b\n\x03\x65xp\x18\x05 \x01(\x03\x12\x0b\n\x03iat\x18\x06 \x01(\x03\x12\x0b\n\x03nbf\x18\x07 \x01(\x03\x12\x0b\n\x03sub\x18\x08 \x01(\t\x12\x0b\n\x03\x61ud\x18\t \x03(\t\x12\x0b\n\x03iss\x18\n \x01(\t\x12\x0b\n\x03jti\x18\x0b \x01(\t\x12(\n\x04role\x18\x0c \x01(\x0e\x32\x1a.artstore.identity.v1.Role\x12\x0c\n\x04name\x18\r \x01(\t\x12\x12\n\nrate_limit\x18\x0e \x01(\x05\x12\x34\n\x03\x63nf\x18\x0f \x01(\x0b\x32\'.artstore.identity.v1.TokenConfirmation\"/\n\x11TokenConfirmation\x12\x1a\n\x08x5t_s256\x18\x01 \x01(\tR\x08x5t#S256\"\x9f\x01\n\x12RevokeTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x17\n\x0ftoken_type_hint\x18\x02 \x01(\t\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x15\n\rclient_secret\x18\x04 \x01(\t\x12\x1d\n\x15\x63lient_assertion_type\x18\x05 \x01(\t\x12\x18\n\x10\x63lient_assertion\x18\x06 \x01(\t\"\x15\n\x13RevokeTokenResponse\"\x19\n\x17GetJsonWebKeySetRequest\"v\n\x18GetJsonWebKeySetResponse\x12.\n\x04keys\x18\x01 \x03(\x0b\x32 .artstore.identity.v1.JsonWebKey\x12*\n\x07max_age\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"y\n\nJsonWebKey\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\t\x12\x0b\n\x03\x61lg\x18\x03 \x01(\t\x12\x0b\n\x03kid\x18\x04 \x01(\t\x12\t\n\x01n\x18\x05 \x01(\t\x12\t\n\x01\x65\x18\x06 \x01(\t\x12\x0b\n\x03\x63rv\x18\x07 \x01(\t\x12\t\n\x01x\x18\x08 \x01(\t\x12\t\n\x01y\x18\t \x01(\t\"\x1a\n\x18GetServerMetadataRequest\"\xae\x05\n\x19GetServerMetadataResponse\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x16\n\x0etoken_endpoint\x18\x02 \x01(\t\x12\x10\n\x08jwks_uri\x18\x03 \x01(\t\x12\x18\n\x10scopes_supported\x18\x04 \x03(\t\x12 \n\x18response_types_supported\x18\x05 \x03(\t\x12\x1d\n\x15grant_types_supported\x18\x06 \x03(\t\x12-\n%token_endpoint_auth_methods_supported\x18\x07 \x03(\t\x12\x1e\n\x16introspection_endpoint\x18\x08 \x01(\t\x12\x35\n-introspection_endpoint_auth_methods_supported\x18\t \x03(\t\x12\x1b\n\x13revocation_endpoint\x18\n \x01(\t\x12\x32\n*revocation_endpoint_auth_methods_supported\x18\x0b \x03(\t\x12\x1d\n\x15service_documentation\x18\x0c \x01(\t\x12\x38\n0token_endpoint_auth_signing_alg_values_supported\x18\r \x03(\t\x12@\n8introspection_endpoint_auth_signing_alg_values_supported\x18\x0e \x03(\t\x12=\n5revocation_endpoint_auth_signing_alg_values_supported\x18\x0f \x03(\t\x12\x17\n\x0frevocations_uri\x18\x10 \x01(\t\x12\x32\n*tls_client_certificate_bound_access_tokens\x18\x11 \x01(\x08\"?\n\x11WatchTrustRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x12\n\nafter_hash\x18\x02 \x01(\x0c\"\xea\x01\n\x12WatchTrustResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\x12\x37\n\x08snapshot\x18\x03 \x01(\x0b\x32#.artstore.identity.v1.TrustSnapshotH\x00\x12\x35\n\x07\x63hanges\x18\x04 \x01(\x0b\x32\".artstore.identity.v1.TrustChangesH\x00\x12\x39\n\theartbeat\x18\x05 \x01(\x0b\x32$.artstore.identity.v1.TrustHeartbeatH\x00\x42\t\n\x07\x63ontent\"\xce\x01\n\rTrustSnapshot\x12.\n\x04keys\x18\x01 \x03(\x0b\x32 .artstore.identity.v1.TrustedKey\x12:\n\x0erevoked_tokens\x18\x02 \x03(\x0b\x32\".artstore.identity.v1.RevokedToken\x12\x34\n\x08\x61\x63\x63ounts\x18\x03 \x03(\x0b\x32\".artstore.identity.v1.AccountTrust\x12\r\n\x05\x63hunk\x18\x04 \x01(\x05\x12\x0c\n\x04last\x18\x05 \x01(\x08\"\xb0\x01\n\x0cTrustChanges\x12.\n\x04keys\x18\x01 \x03(\x0b\x32 .artstore.identity.v1.TrustedKey\x12:\n\x0erevoked_tokens\x18\x02 \x03(\x0b\x32\".artstore.identity.v1.RevokedToken\x12\x34\n\x08\x61\x63\x63ounts\x18\x03 \x03(\x0b\x32\".artstore.identity.v1.AccountTrust\"\x10\n\x0eTrustHeartbeat\"j\n\nTrustedKey\x12-\n\x03key\x18\x01 \x01(\x0b\x32 .artstore.identity.v1.JsonWebKey\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.artstore.identity.v1.KeyState\"(\n\x0cRevokedToken\x12\x0b\n\x03jti\x18\x01 \x01(\t\x12\x0b\n\x03\x65xp\x18\x02 \x01(\x03\"]\n\x0c\x41\x63\x63ountTrust\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.artstore.identity.v1.State\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\"%\n\x15GetRevocationsRequest\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t\"g\n\x16GetRevocationsResponse\x12\x13\n\x0brevocations\x18\x01 \x01(\t\x12*\n\x07max_age\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t*\x81\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12KEY_STATE_PREPARED\x10\x01\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x02\x12\x15\n\x11KEY_STATE_RETIRED\x10\x03\x12\x15\n\x11KEY_STATE_REVOKED\x10\x04\x32\xe1\x07\n\x0cTokenService\x12\x92\x01\n\nIssueToken\x12\'.artstore.identity.v1.IssueTokenRequest\x1a(.artstore.identity.v1.IssueTokenResponse\"1\x82\xd3\xe4\x93\x02+\"\r/oauth2/token:\x01*Z\x17\"\x12/api/v1/auth/token:\x01*\x12\x8d\x01\n\x0fIntrospectToken\x12,.artstore.identity.v1.IntrospectTokenRequest\x1a-.artstore.identity.v1.IntrospectTokenResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/oauth2/introspect:\x01*\x12}\n\x0bRevokeToken\x12(.artstore.identity.v1.RevokeTokenRequest\x1a).artstore.identity.v1.RevokeTokenResponse\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/oauth2/revoke:\x01*\x12\x91\x01\n\x10GetJsonWebKeySet\x12-.artstore.identity.v1.GetJsonWebKeySetRequest\x1a..artstore.identity.v1.GetJsonWebKeySetResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12\xa5\x01\n\x11GetServerMetadata\x12..artstore.identity.v1.GetServerMetadataRequest\x1a/.artstore.identity.v1.GetServerMetadataResponse\"/\x82\xd3\xe4\x93\x02)\x12\'/.well-known/oauth-authorization-server\x12\x61\n\nWatchTrust\x12\'.artstore.identity.v1.WatchTrustRequest\x1a(.artstore.identity.v1.WatchTrustResponse0\x01\x12\x8d\x01\n\x0eGetRevocations\x12+.artstore.identity.v1.GetRevocationsRequest\x1a,.artstore.identity.v1.GetRevocationsResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/.well-known/revocationsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,8 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKENSERVICE'].methods_by_name['GetServerMetadata']._serialized_options = b'\202\323\344\223\002)\022\'/.well-known/oauth-authorization-server'
   _globals['_TOKENSERVICE'].methods_by_name['GetRevocations']._loaded_options = None
   _globals['_TOKENSERVICE'].methods_by_name['GetRevocations']._serialized_options = b'\202\323\344\223\002\032\022\030/.well-known/revocations'
-  _globals['_KEYSTATE']._serialized_start=3240
-  _globals['_KEYSTATE']._serialized_end=3369
+  _globals['_KEYSTATE']._serialized_start=3395
+  _globals['_KEYSTATE']._serialized_end=3524
   _globals['_ISSUETOKENREQUEST']._serialized_start=214
   _globals['_ISSUETOKENREQUEST']._serialized_end=385
   _globals['_ISSUETOKENRESPONSE']._serialized_start=388
@@ -57,41 +57,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INTROSPECTTOKENREQUEST']._serialized_start=592
   _globals['_INTROSPECTTOKENREQUEST']._serialized_end=755
   _globals['_INTROSPECTTOKENRESPONSE']._serialized_start=758
-  _globals['_INTROSPECTTOKENRESPONSE']._serialized_end=1020
-  _globals['_REVOKETOKENREQUEST']._serialized_start=1023
-  _globals['_REVOKETOKENREQUEST']._serialized_end=1182
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=1184
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=1205
-  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_start=1207
-  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_end=1232
-  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_start=1234
-  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_end=1352
-  _globals['_JSONWEBKEY']._serialized_start=1354
-  _globals['_JSONWEBKEY']._serialized_end=1475
-  _globals['_GETSERVERMETADATAREQUEST']._serialized_start=1477
-  _globals['_GETSERVERMETADATAREQUEST']._serialized_end=1503
-  _globals['_GETSERVERMETADATARESPONSE']._serialized_start=1506
-  _globals['_GETSERVERMETADATARESPONSE']._serialized_end=2140
-  _globals['_WATCHTRUSTREQUEST']._serialized_start=2142
-  _globals['_WATCHTRUSTREQUEST']._serialized_end=2205
-  _globals['_WATCHTRUSTRESPONSE']._serialized_start=2208
-  _globals['_WATCHTRUSTRESPONSE']._serialized_end=2442
-  _globals['_TRUSTSNAPSHOT']._serialized_start=2445
-  _globals['_TRUSTSNAPSHOT']._serialized_end=2651
-  _globals['_TRUSTCHANGES']._serialized_start=2654
-  _globals['_TRUSTCHANGES']._serialized_end=2830
-  _globals['_TRUSTHEARTBEAT']._serialized_start=2832
-  _globals['_TRUSTHEARTBEAT']._serialized_end=2848
-  _globals['_TRUSTEDKEY']._serialized_start=2850
-  _globals['_TRUSTEDKEY']._serialized_end=2956
-  _globals['_REVOKEDTOKEN']._serialized_start=2958
-  _globals['_REVOKEDTOKEN']._serialized_end=2998
-  _globals['_ACCOUNTTRUST']._serialized_start=3000
-  _globals['_ACCOUNTTRUST']._serialized_end=3093
-  _globals['_GETREVOCATIONSREQUEST']._serialized_start=3095
-  _globals['_GETREVOCATIONSREQUEST']._serialized_end=3132
-  _globals['_GETREVOCATIONSRESPONSE']._serialized_start=3134
-  _globals['_GETREVOCATIONSRESPONSE']._serialized_end=3237
-  _globals['_TOKENSERVICE']._serialized_start=3372
-  _globals['_TOKENSERVICE']._serialized_end=4365
+  _globals['_INTROSPECTTOKENRESPONSE']._serialized_end=1074
+  _globals['_TOKENCONFIRMATION']._serialized_start=1076
+  _globals['_TOKENCONFIRMATION']._serialized_end=1123
+  _globals['_REVOKETOKENREQUEST']._serialized_start=1126
+  _globals['_REVOKETOKENREQUEST']._serialized_end=1285
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=1287
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=1308
+  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_start=1310
+  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_end=1335
+  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_start=1337
+  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_end=1455
+  _globals['_JSONWEBKEY']._serialized_start=1457
+  _globals['_JSONWEBKEY']._serialized_end=1578
+  _globals['_GETSERVERMETADATAREQUEST']._serialized_start=1580
+  _globals['_GETSERVERMETADATAREQUEST']._serialized_end=1606
+  _globals['_GETSERVERMETADATARESPONSE']._serialized_start=1609
+  _globals['_GETSERVERMETADATARESPONSE']._serialized_end=2295
+  _globals['_WATCHTRUSTREQUEST']._serialized_start=2297
+  _globals['_WATCHTRUSTREQUEST']._serialized_end=2360
+  _globals['_WATCHTRUSTRESPONSE']._serialized_start=2363
+  _globals['_WATCHTRUSTRESPONSE']._serialized_end=2597
+  _globals['_TRUSTSNAPSHOT']._serialized_start=2600
+  _globals['_TRUSTSNAPSHOT']._serialized_end=2806
+  _globals['_TRUSTCHANGES']._serialized_start=2809
+  _globals['_TRUSTCHANGES']._serialized_end=2985
+  _globals['_TRUSTHEARTBEAT']._serialized_start=2987
+  _globals['_TRUSTHEARTBEAT']._serialized_end=3003
+  _globals['_TRUSTEDKEY']._serialized_start=3005
+  _globals['_TRUSTEDKEY']._serialized_end=3111
+  _globals['_REVOKEDTOKEN']._serialized_start=3113
+  _globals['_REVOKEDTOKEN']._serialized_end=3153
+  _globals['_ACCOUNTTRUST']._serialized_start=3155
+  _globals['_ACCOUNTTRUST']._serialized_end=3248
+  _globals['_GETREVOCATIONSREQUEST']._serialized_start=3250
+  _globals['_GETREVOCATIONSREQUEST']._serialized_end=3287
+  _globals['_GETREVOCATIONSRESPONSE']._serialized_start=3289
+  _globals['_GETREVOCATIONSRESPONSE']._serialized_end=3392
+  _globals['_TOKENSERVICE']._serialized_start=3527
+  _globals['_TOKENSERVICE']._serialized_end=4520
 # @@protoc_insertion_point(module_scope)

@@ -213,6 +213,7 @@ class IntrospectTokenResponse(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    CNF_FIELD_NUMBER: _builtins.int
     active: _builtins.bool
     """Whether the token is live: signed by us, within its time, not revoked, its account active."""
     scope: _builtins.str
@@ -243,6 +244,10 @@ class IntrospectTokenResponse(_message.Message):
     def aud(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The audiences the token is for."""
 
+    @_builtins.property
+    def cnf(self) -> Global___TokenConfirmation:
+        """What the token is bound to (RFC 8705 §3.2); absent where whoever bears it may use it."""
+
     def __init__(
         self,
         *,
@@ -260,14 +265,37 @@ class IntrospectTokenResponse(_message.Message):
         role: _service_account_service_pb2.Role.ValueType = ...,
         name: _builtins.str = ...,
         rate_limit: _builtins.int = ...,
+        cnf: Global___TokenConfirmation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cnf", b"cnf"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "aud", b"aud", "client_id", b"client_id", "exp", b"exp", "iat", b"iat", "iss", b"iss", "jti", b"jti", "name", b"name", "nbf", b"nbf", "rate_limit", b"rate_limit", "role", b"role", "scope", b"scope", "sub", b"sub", "token_type", b"token_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "aud", b"aud", "client_id", b"client_id", "cnf", b"cnf", "exp", b"exp", "iat", b"iat", "iss", b"iss", "jti", b"jti", "name", b"name", "nbf", b"nbf", "rate_limit", b"rate_limit", "role", b"role", "scope", b"scope", "sub", b"sub", "token_type", b"token_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IntrospectTokenResponse: _TypeAlias = IntrospectTokenResponse  # noqa: Y015
+
+@_typing.final
+class TokenConfirmation(_message.Message):
+    """What the bearer of a bound token must prove to have (RFC 7800)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X5T_S256_FIELD_NUMBER: _builtins.int
+    x5t_s256: _builtins.str
+    """The SHA-256 of the client's certificate, in base64url (RFC 8705 §3.1); `x5t#S256` in JSON."""
+    def __init__(
+        self,
+        *,
+        x5t_s256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["x5t_s256", b"x5t_s256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenConfirmation: _TypeAlias = TokenConfirmation  # noqa: Y015
 
 @_typing.final
 class RevokeTokenRequest(_message.Message):
@@ -470,6 +498,7 @@ class GetServerMetadataResponse(_message.Message):
     INTROSPECTION_ENDPOINT_AUTH_SIGNING_ALG_VALUES_SUPPORTED_FIELD_NUMBER: _builtins.int
     REVOCATION_ENDPOINT_AUTH_SIGNING_ALG_VALUES_SUPPORTED_FIELD_NUMBER: _builtins.int
     REVOCATIONS_URI_FIELD_NUMBER: _builtins.int
+    TLS_CLIENT_CERTIFICATE_BOUND_ACCESS_TOKENS_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     """The issuer identifier, a URL; `iss` in every token."""
     token_endpoint: _builtins.str
@@ -484,6 +513,8 @@ class GetServerMetadataResponse(_message.Message):
     """URL of the documentation."""
     revocations_uri: _builtins.str
     """URL of the revocations as a signed JWT; a member of our own."""
+    tls_client_certificate_bound_access_tokens: _builtins.bool
+    """Whether tokens can be bound to a client's certificate: those got on the mutual TLS listener are (RFC 8705 §3.3)."""
     @_builtins.property
     def scopes_supported(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes this server knows."""
@@ -539,10 +570,11 @@ class GetServerMetadataResponse(_message.Message):
         introspection_endpoint_auth_signing_alg_values_supported: _abc.Iterable[_builtins.str] | None = ...,
         revocation_endpoint_auth_signing_alg_values_supported: _abc.Iterable[_builtins.str] | None = ...,
         revocations_uri: _builtins.str = ...,
+        tls_client_certificate_bound_access_tokens: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_types_supported", b"grant_types_supported", "introspection_endpoint", b"introspection_endpoint", "introspection_endpoint_auth_methods_supported", b"introspection_endpoint_auth_methods_supported", "introspection_endpoint_auth_signing_alg_values_supported", b"introspection_endpoint_auth_signing_alg_values_supported", "issuer", b"issuer", "jwks_uri", b"jwks_uri", "response_types_supported", b"response_types_supported", "revocation_endpoint", b"revocation_endpoint", "revocation_endpoint_auth_methods_supported", b"revocation_endpoint_auth_methods_supported", "revocation_endpoint_auth_signing_alg_values_supported", b"revocation_endpoint_auth_signing_alg_values_supported", "revocations_uri", b"revocations_uri", "scopes_supported", b"scopes_supported", "service_documentation", b"service_documentation", "token_endpoint", b"token_endpoint", "token_endpoint_auth_methods_supported", b"token_endpoint_auth_methods_supported", "token_endpoint_auth_signing_alg_values_supported", b"token_endpoint_auth_signing_alg_values_supported"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_types_supported", b"grant_types_supported", "introspection_endpoint", b"introspection_endpoint", "introspection_endpoint_auth_methods_supported", b"introspection_endpoint_auth_methods_supported", "introspection_endpoint_auth_signing_alg_values_supported", b"introspection_endpoint_auth_signing_alg_values_supported", "issuer", b"issuer", "jwks_uri", b"jwks_uri", "response_types_supported", b"response_types_supported", "revocation_endpoint", b"revocation_endpoint", "revocation_endpoint_auth_methods_supported", b"revocation_endpoint_auth_methods_supported", "revocation_endpoint_auth_signing_alg_values_supported", b"revocation_endpoint_auth_signing_alg_values_supported", "revocations_uri", b"revocations_uri", "scopes_supported", b"scopes_supported", "service_documentation", b"service_documentation", "tls_client_certificate_bound_access_tokens", b"tls_client_certificate_bound_access_tokens", "token_endpoint", b"token_endpoint", "token_endpoint_auth_methods_supported", b"token_endpoint_auth_methods_supported", "token_endpoint_auth_signing_alg_values_supported", b"token_endpoint_auth_signing_alg_values_supported"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
