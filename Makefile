@@ -16,7 +16,7 @@ DESCRIPTORS := clients/python/artstore/identity/v1/descriptors.binpb
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test interop test-fast fuzz drill audit sbom docs bench bench-quick bench-growth bench-trust lint proto proto-release lock secrets clean
+.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-trust lint docs audit sbom proto proto-release lock secrets clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

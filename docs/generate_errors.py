@@ -65,7 +65,7 @@ ADVICE = {
     "LEDGER_REPLACED": "Start over with sequence 0: the database was restored.",
     "MALFORMED_AUTHORIZATION": "Send one scheme and its credentials.",
     "MALFORMED_BASIC": "Form-encode id and secret, join them by a colon, encode that in base64 (RFC 6749 §2.3.1).",
-    "MALFORMED_FORM": "Send `application/x-www-form-urlencoded`.",
+    "MALFORMED_FORM": "Send a form, with UTF-8 percent-encoded.",
     "MALFORMED_HTTP": "Use a library for HTTP/1.1.",
     "MALFORMED_JSON": "Send one JSON object.",
     "MALFORMED_PATH": "Escape the path as UTF-8.",
