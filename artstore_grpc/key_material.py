@@ -16,6 +16,7 @@ from joserfc.errors import UnsupportedAlgorithmError
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.model import KeyState, SigningKey
 from artstore_grpc.vault import Vault
 
@@ -36,6 +37,8 @@ class LoadedKey:
     """The signature of its JWS algorithm (RFC 7518 §3)."""
     protected: bytes
     """The JWS Protected Header as every token of this key begins, with the dot behind it."""
+    damaged: bool = False
+    """Whether it can only verify: its private key can't be opened."""
 
 
 class Algorithms(JWSRegistry):
@@ -99,3 +102,12 @@ def opened(vault: Vault, key: SigningKey) -> LoadedKey:
     algorithm = Algorithms(algorithms=[key.algorithm]).get_alg(key.algorithm)
     sign: Callable[[bytes], bytes] = partial(algorithm.sign, key=Signer(parsed))
     return LoadedKey(key, parsed, sign, encoded(orjson.dumps(header)) + b".")
+
+
+def public_part(key: SigningKey) -> LoadedKey:
+    """A stored key whose private part is damaged: what it has signed is verified and published as before."""
+
+    def sign(_: bytes) -> bytes:
+        raise StoreUnavailable("the signing key is damaged")
+
+    return LoadedKey(key, jwk.import_key(dict(key.public_jwk)), sign, b"", damaged=True)

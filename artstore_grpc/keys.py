@@ -16,17 +16,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
+import structlog
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import Key
+from structlog.typing import FilteringBoundLogger
 
+from artstore_grpc import key_policy
 from artstore_grpc.errors import LeaseLost, StoreUnavailable
-from artstore_grpc.key_material import Algorithms, LoadedKey, encoded, generate, opened, sealed
+from artstore_grpc.key_changes import KeyChanges
+from artstore_grpc.key_material import Algorithms, LoadedKey, encoded, generate, opened, public_part, sealed
 from artstore_grpc.key_policy import LEEWAY_SECONDS
-from artstore_grpc.model import KeyState, SigningKey
+from artstore_grpc.model import SYSTEM, KeyState, SigningKey
 from artstore_grpc.records import Event, EventKind
 from artstore_grpc.store.protocol import Store
-from artstore_grpc.vault import Vault
+from artstore_grpc.vault import Vault, WrongKey
 
 ACCEPTED_TYPES = ("at+jwt", "application/at+jwt")
 """RFC 9068 §4."""
@@ -56,7 +60,9 @@ class Keyring:
         algorithm: str,
         issuer: str,
         token_lifetime_seconds: int = 0,
+        logger: FilteringBoundLogger | None = None,
     ) -> None:
+        self._log: FilteringBoundLogger = logger if logger is not None else structlog.get_logger(__name__)
         self._store = store
         self._vault = vault
         self._now = now
@@ -83,13 +89,21 @@ class Keyring:
             raise StoreUnavailable("the signing keys were not read yet")
         return self._active
 
+    @property
+    def signs(self) -> bool:
+        """Whether there is a key to sign with."""
+        return self._active is not None
+
     async def load(self) -> None:
-        """Reads the keys, and makes the first one under a lease where there is none: of replicas that start at once
-        one makes it, the others wait for it. Raises StoreUnavailable, and WrongKey for another key-encryption key."""
+        """Reads the keys, and makes the first one under a lease where there is none, or another in place of a damaged
+        one: of replicas that start at once one makes it, the others wait for it. Raises StoreUnavailable, and WrongKey
+        for another key-encryption key."""
         deadline = asyncio.get_running_loop().time() + FIRST_KEY_PATIENCE.total_seconds()
         holder = uuid.uuid4().hex
         while not await self.reload():
-            if not await self._make_first(holder):
+            if self._keys:
+                await self._succeed()
+            elif not await self._make_first(holder):
                 await asyncio.sleep(0.1)
             if asyncio.get_running_loop().time() > deadline:
                 raise StoreUnavailable("another replica holds the lease on the first signing key and makes none")
@@ -113,12 +127,23 @@ class Keyring:
         keys: dict[str, LoadedKey] = {}
         for key in published:
             before = held.get(key.kid)
-            # In a thread: an RSA key takes longer to parse than a hundred calls to answer.
-            loaded = replace(before, stored=key) if before else await asyncio.to_thread(opened, self._vault, key)
-            keys[key.kid] = loaded
+            known = before is not None and not before.damaged
+            keys[key.kid] = replace(before, stored=key) if before and known else await self._opened(key)
+        if keys and all(loaded.damaged for loaded in keys.values()):
+            # Not damage but another root key, or nothing left to go on with: an operator's to decide.
+            raise WrongKey("No signing key can be opened.")
         self._hold(keys)
         self.stored = stored
         return self._active is not None
+
+    async def _opened(self, key: SigningKey) -> LoadedKey:
+        """A stored key; of one that is damaged, with an alarm, what can still verify."""
+        try:
+            # In a thread: an RSA key takes longer to parse than a hundred calls to answer.
+            return await asyncio.to_thread(opened, self._vault, key)
+        except WrongKey as error:
+            self._log.error("signing key damaged", kid=key.kid, state=key.state.value, cause=str(error))
+            return public_part(key)
 
     def sign(self, claims: bytes) -> str:
         """A compact JWS of claims in JSON by the active key (RFC 7515 §7.1). Costs little more than its signature."""
@@ -178,7 +203,8 @@ class Keyring:
         """Takes the published keys for all there are, and forgets what others have signed."""
         self._keys = keys
         self.version += 1
-        self._active = next((each for each in keys.values() if each.stored.state is KeyState.ACTIVE), None)
+        whole = (each for each in keys.values() if not each.damaged)
+        self._active = next((each for each in whole if each.stored.state is KeyState.ACTIVE), None)
         self._known = Algorithms(algorithms=list({loaded.stored.algorithm for loaded in keys.values()}))
         self._verified.clear()
 
@@ -188,9 +214,7 @@ class Keyring:
         lease = await self._store.acquire_lease(LEASE, holder, LEASE_LIFETIME, now)
         if lease is None:
             return False
-        made = sealed(
-            self._vault, await asyncio.to_thread(generate, self._algorithm), now, self._token_lifetime_seconds
-        )
+        made = await self._generated(now)
         key = replace(made, state=KeyState.ACTIVE, activate_time=now)
         try:
             async with self._store.unit() as unit:
@@ -203,3 +227,22 @@ class Keyring:
             return False
         await self._store.release_lease(lease)
         return True
+
+    async def _succeed(self) -> None:
+        """Has the oldest prepared key that can be opened, else a new one, sign in place of a damaged one; which is
+        retired, since nobody else has it: what it signed is good. No lease: a replica that holds it may hold the key
+        too, and see no damage; the keys are locked, and who comes second finds another one active."""
+        now = self._now()
+        made = await self._generated(now)
+        async with self._store.unit() as unit:
+            keys = KeyChanges(unit, await unit.signing_keys(), now, SYSTEM)
+            held = self._keys.get(keys.active.kid)
+            if held is not None and held.damaged:
+                known = [key for key in key_policy.prepared(keys.keys) if key.kid in self._keys]
+                successor = next((key for key in known if not self._keys[key.kid].damaged), None)
+                await keys.activate(successor or await keys.add(made))
+
+    async def _generated(self, now: datetime) -> SigningKey:
+        """A new key, not stored yet."""
+        key = await asyncio.to_thread(generate, self._algorithm)
+        return sealed(self._vault, key, now, self._token_lifetime_seconds)

@@ -124,6 +124,7 @@ async def parts(
             algorithm=settings.signing_algorithm,
             issuer=issuer,
             token_lifetime_seconds=keys.token_lifetime_seconds,
+            logger=logger,
         )
         replica = Replica(
             store,

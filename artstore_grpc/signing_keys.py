@@ -138,6 +138,8 @@ class SigningKeys:
 
     async def tick(self) -> None:
         """Does what is due, if no other process is at it."""
+        if not self._keyring.signs:  # the key that took over is damaged: another must
+            await self._keyring.load()
         await self.raise_token_lifetime()
         try:
             for _ in range(MAX_STEPS):

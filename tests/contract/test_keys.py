@@ -49,7 +49,7 @@ def test_metadata(admin: Api, service: Stand) -> None:
     assert found.grant_types_supported == ["client_credentials"]
     assert found.response_types_supported == []
     unset = {field.name for field in found.DESCRIPTOR.fields} - {field.name for field, _ in found.ListFields()}
-    assert unset == {"response_types_supported"}
+    assert unset == {"response_types_supported", "tls_client_certificate_bound_access_tokens"}
 
 
 def test_a_rotated_key(alone: Stand, root: Api) -> None:

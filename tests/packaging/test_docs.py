@@ -27,6 +27,8 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "SECURITY.md",
     "docs/errors.md",
+    "docs/faults.md",
+    "docs/transport.md",
     "docs/importing.md",
     "docs/ledger.md",
     "docs/rotation.md",

@@ -1,0 +1,39 @@
+"""The disk is full under the embedded database."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+
+from tests.faults.clients import witnessed
+from tests.processes.service import Installation
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+LOG_ROOM_BYTES = 300_000
+"""What the log file must stay below: the limit is on every file of the process."""
+
+
+def test_a_full_disk(tmp_path: Path, on_sqlite: Installation) -> None:
+    """Where SQLite's log can't grow (the kernel refuses the write, by RLIMIT_FSIZE), a write is UNAVAILABLE and leaves
+    nothing behind; tokens go on, cold accounts' too; with room again it heals, and nothing acknowledged is lost."""
+    with witnessed(tmp_path, on_sqlite) as witness:
+        log = Path(on_sqlite.environment["ARTSTORE_DATABASE_URL"].removeprefix("sqlite:///") + "-wal")
+        while log.stat().st_size < LOG_ROOM_BYTES:
+            witness.create()
+        process = psutil.Process(witness.service.pid)
+        soft, hard = process.rlimit(psutil.RLIMIT_FSIZE)
+        process.rlimit(psutil.RLIMIT_FSIZE, (log.stat().st_size, hard))
+        seen = [witness.refused() for _ in range(3)]
+        cold = list(witness.acknowledged.items())[-1]
+        assert witness.client.issue(*witness.warm()).access_token
+        assert witness.client.issue(*cold).access_token
+        process.rlimit(psutil.RLIMIT_FSIZE, (soft, hard))
+        healed = witness.heals()
+    assert soft == resource.RLIM_INFINITY, "the limit of the test's own machine is in the way"
+    assert {(code, reason) for code, reason, _ in seen} == {(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")}
+    print(f"refused in {max(seconds for _, _, seconds in seen):.3f} s, healed {healed:.2f} s")
