@@ -11,6 +11,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -242,6 +243,11 @@ async def test_a_service_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> Non
     assert 20 < sum(slept) < 60
 
 
+HEEDING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+"""A shell that runs the tests in the background has them ignore SIGINT, and so whatever they start. Not by preexec_fn:
+that forks this process, where gRPC has threads."""
+
+
 @contextmanager
 def on_a_terminal(*arguments: str, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
     """A command whose standard error is a terminal, and what it has written there."""
@@ -259,12 +265,11 @@ def on_a_terminal(*arguments: str, **variables: str) -> Iterator[tuple[subproces
             seen.extend(chunk)
 
     process = subprocess.Popen(
-        [COMMAND, *arguments],
+        [sys.executable, "-c", HEEDING, COMMAND, *arguments],
         env=clean_environment(TERM="xterm", COLUMNS="100", **variables),
         stdout=subprocess.DEVNULL,
         stderr=theirs,
         stdin=subprocess.DEVNULL,
-        preexec_fn=heeding,
     )
     os.close(theirs)
     reader = threading.Thread(target=drain, daemon=True)
@@ -277,11 +282,6 @@ def on_a_terminal(*arguments: str, **variables: str) -> Iterator[tuple[subproces
         process.wait(WAIT_SECONDS)
         reader.join(WAIT_SECONDS)
         os.close(ours)
-
-
-def heeding() -> None:
-    """A shell that runs the tests in the background has them ignore SIGINT, and so whatever they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
