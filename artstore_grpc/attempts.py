@@ -130,7 +130,6 @@ class Attempts:
         """The account, as remembered, and its live secret that this is. Raises InvalidClient with the cause for the
         log, RateLimited, Overloaded when hashes queue up, StoreUnavailable in an outage, alike for every account."""
         whose = account.client_id if account else "unknown client_id"
-        await self._failures.look(*attempt.tried, whose)
         if not (first_use(attempt, account) or (attempt.secret_id is None and self._replica.imported_cost)):
             return await self._proved(attempt, account, whose)  # nothing is hashed for it that others could share
         return await self._attempts.join((attempt.tag, attempt.source), lambda: self._proved(attempt, account, whose))

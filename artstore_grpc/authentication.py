@@ -20,7 +20,7 @@ from artstore_grpc.credentials import CLIENT_ID, Credentials
 from artstore_grpc.errors import InvalidClient, InvalidToken
 from artstore_grpc.keys import BadToken, Keyring
 from artstore_grpc.model import Account, Secret, State
-from artstore_grpc.replica import Replica
+from artstore_grpc.replica import NOBODY, Replica
 from artstore_grpc.usage import Usage
 from artstore_grpc.vault import Vault
 
@@ -78,7 +78,7 @@ class Authenticator:
         elif (secret := self._proved(attempt, account)) is None:
             await self._attempts.hold_up(attempt, account)
             if not first_use(attempt, account):  # or the time it takes would tell which accounts are in memory
-                await self._replica.read_nobody()
+                await self._replica.look_up(NOBODY)
         if account is None or secret is None:
             account, secret = await self._attempts.prove(attempt, account)
         return self._accepted(account, secret, self._now(), source)

@@ -34,14 +34,9 @@ class Failures:
         wait = await self._back_off.peek(key_of("", "source", source))
         refuse(min(wait, NEIGHBOURS_RETRY) if wait else None, "source", about)
 
-    async def look(self, client_id: str, what: str, source: str, about: str) -> None:
-        """Raises RateLimited where attempts at `what`, a secret's id, have to wait, alike for every account. Counts
-        nothing."""
-        refuse(await self._back_off.peek(key_of(client_id, what, source)), "secret and source", about)
-
     async def admit(self, client_id: str, what: str, source: str, about: str) -> None:
-        """Counts an attempt before it is looked at, so that of many at once none is looked at for nothing. Raises as
-        `look`, which comes first."""
+        """Counts an attempt at `what`, a secret's id, before it is looked at, so that of many at once none is looked at
+        for nothing. Raises RateLimited where attempts at it have to wait, alike for every account."""
         wait = await self._back_off.attempt(key_of(client_id, what, source), FREE_FAILURES)
         refuse(wait, "secret and source", about)
 

@@ -40,7 +40,7 @@ RECENT_ROWS = 1000
 MAX_ACCOUNTS = 100_000
 """About 2 KB each."""
 NOBODY = "nobody"
-"""No account's client_id."""
+"""No account's client_id: to look it up takes as long as to find that an account doesn't exist."""
 KEYS = "key."
 """How the kinds of rows about signing keys begin."""
 
@@ -167,10 +167,6 @@ class Replica:
     async def close(self) -> None:
         """To be called before the store is closed."""
         await self._by_client_id.close()
-
-    async def read_nobody(self) -> None:
-        """Looks up what isn't there, which takes as long as to find that an account doesn't exist."""
-        await self.look_up(NOBODY)
 
     async def _read_by_id(self, ids: Sequence[str]) -> dict[str, Account]:
         sequence = self.sequence

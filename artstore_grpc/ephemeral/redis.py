@@ -6,14 +6,13 @@ clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
+from typing import Unpack
 
 from redis.asyncio import Redis, RedisCluster
-from structlog.typing import FilteringBoundLogger
 
 from artstore_grpc.ephemeral.memory import BUCKETS, MemoryLimiter
-from artstore_grpc.ephemeral.shared import COOL_DOWN, TIMEOUT, Lost, SharedScript
+from artstore_grpc.ephemeral.shared import Lost, Options, SharedScript
 from artstore_grpc.ephemeral.shares import Shares
 
 WINDOW_SCRIPT = """
@@ -90,31 +89,14 @@ class RedisLimiter:
 
     The Redis must not evict keys: `maxmemory-policy noeviction`, or a volatile one with memory to spare.
 
-    fallback: undivided, since it must not refuse what Redis admits. The others: as for `SharedScript`.
+    fallback: undivided, since it must not refuse what Redis admits. server, options: as for `SharedScript`.
     """
 
     def __init__(
-        self,
-        server: str | Redis | RedisCluster,
-        *,
-        fallback: MemoryLimiter,
-        prefix: str = "artstore:limit:",
-        timeout: timedelta = TIMEOUT,
-        cool_down: timedelta = COOL_DOWN,
-        clock: Callable[[], float] | None = None,
-        logger: FilteringBoundLogger | None = None,
+        self, server: str | Redis | RedisCluster, *, fallback: MemoryLimiter, **options: Unpack[Options]
     ) -> None:
-        self._redis = SharedScript(
-            server,
-            WINDOW_SCRIPT,
-            prefix=prefix,
-            what="limits",
-            doubt=timedelta(seconds=BUCKETS),
-            timeout=timeout,
-            cool_down=cool_down,
-            clock=clock,
-            logger=logger,
-        )
+        options.setdefault("prefix", "artstore:limit:")
+        self._redis = SharedScript(server, WINDOW_SCRIPT, what="limits", doubt=timedelta(seconds=BUCKETS), **options)
         self._fallback = fallback
         self._shares = Shares()
 

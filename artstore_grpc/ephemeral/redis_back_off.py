@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
+from typing import Unpack
 
 from redis.asyncio import Redis, RedisCluster
-from structlog.typing import FilteringBoundLogger
 
 from artstore_grpc.ephemeral.back_off import (
     FIRST_WAIT_SECONDS,
@@ -15,7 +14,7 @@ from artstore_grpc.ephemeral.back_off import (
     WINDOW_SECONDS,
     MemoryBackOff,
 )
-from artstore_grpc.ephemeral.shared import COOL_DOWN, TIMEOUT, Lost, SharedScript
+from artstore_grpc.ephemeral.shared import Lost, Options, SharedScript
 
 PEEK, ATTEMPT, FORGIVE = 0, 1, 2
 
@@ -65,31 +64,14 @@ class RedisBackOff:
     What Redis admits is counted in `fallback` too, so that the count goes on when Redis fails. After its return both
     must admit, for as long as anything may be remembered: Redis doesn't know what was counted without it.
 
-    The Redis must not evict keys. server, timeout, cool_down, clock, logger: as for `SharedScript`.
+    The Redis must not evict keys. server, options: as for `SharedScript`.
     """
 
     def __init__(
-        self,
-        server: str | Redis | RedisCluster,
-        *,
-        fallback: MemoryBackOff,
-        prefix: str = "artstore:failure:",
-        timeout: timedelta = TIMEOUT,
-        cool_down: timedelta = COOL_DOWN,
-        clock: Callable[[], float] | None = None,
-        logger: FilteringBoundLogger | None = None,
+        self, server: str | Redis | RedisCluster, *, fallback: MemoryBackOff, **options: Unpack[Options]
     ) -> None:
-        self._redis = SharedScript(
-            server,
-            SCRIPT,
-            prefix=prefix,
-            what="failures",
-            doubt=timedelta(seconds=MEMORY_SECONDS),
-            timeout=timeout,
-            cool_down=cool_down,
-            clock=clock,
-            logger=logger,
-        )
+        options.setdefault("prefix", "artstore:failure:")
+        self._redis = SharedScript(server, SCRIPT, what="failures", doubt=timedelta(seconds=MEMORY_SECONDS), **options)
         self._fallback = fallback
 
     @property

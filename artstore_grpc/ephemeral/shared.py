@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TypedDict
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
@@ -31,6 +32,16 @@ CONNECTIONS = 32
 
 class Lost(Exception):
     """Redis didn't answer; whoever asked counts without it."""
+
+
+class Options(TypedDict, total=False):
+    """How a script is asked; what is left out is as for `SharedScript`."""
+
+    prefix: str
+    timeout: timedelta
+    cool_down: timedelta
+    clock: Callable[[], float] | None
+    logger: FilteringBoundLogger | None
 
 
 class SharedScript:
