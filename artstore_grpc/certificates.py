@@ -123,9 +123,7 @@ class Certificates:
         return Pair(chain, key, client_ca, expires, self._context())
 
     def _context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(ALPN)
+        context = empty_context()
         try:
             context.load_cert_chain(self._certificate_file, self._key_file, password="")  # never asks a terminal
         except (OSError, ValueError):
@@ -134,15 +132,21 @@ class Certificates:
 
     def https_context(self) -> ssl.SSLContext:
         """A context for a server that keeps it: each handshake takes the pair that is then in use."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(ALPN)
+        context = empty_context()
 
         def choose(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
             connection.context = self.current().context
 
         context.sni_callback = choose  # called for each ClientHello, with a server name or without
         return context
+
+
+def empty_context() -> ssl.SSLContext:
+    """What HTTPS is served by, without a certificate yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(ALPN)
+    return context
 
 
 def checked(chain: bytes, key: bytes, now: datetime) -> datetime:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,8 @@ from artstore_grpc.ephemeral.redis import RedisLimiter
 from artstore_grpc.ephemeral.redis_back_off import RedisBackOff
 
 PATIENT = timedelta(seconds=10)  # so that a busy machine isn't taken for a dead Redis
+
+Shared = Callable[[type[Any], Any], Any]
 
 
 class Clock:
@@ -42,27 +45,31 @@ def prefix() -> str:
     return f"{uuid4().hex}:"
 
 
-@pytest_asyncio.fixture(params=["memory", "redis"])
-async def limiter(request: pytest.FixtureRequest, clock: Clock, prefix: str) -> AsyncIterator[Limiter]:
-    """Each implementation in turn; a Redis one that fell back to its memory fails the test."""
-    if request.param == "memory":
-        yield MemoryLimiter(clock)
-        return
-    url = request.getfixturevalue("redis_server_url")
-    limiter = RedisLimiter(url, fallback=MemoryLimiter(clock), prefix=prefix, timeout=PATIENT, clock=clock)
-    yield limiter
-    await limiter.close()
-    assert limiter.available
+@pytest_asyncio.fixture
+async def shared(request: pytest.FixtureRequest, clock: Clock, prefix: str) -> AsyncIterator[Shared]:
+    """Makes what counts in Redis; it fails the test if it fell back to its memory."""
+    made: list[RedisLimiter | RedisBackOff] = []
+
+    def make(kind: type[Any], fallback: Any) -> Any:
+        url = request.getfixturevalue("redis_server_url")
+        made.append(kind(url, fallback=fallback, prefix=prefix, timeout=PATIENT, clock=clock))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+        assert each.available
 
 
-@pytest_asyncio.fixture(params=["memory", "redis"])
-async def back_off(request: pytest.FixtureRequest, clock: Clock, prefix: str) -> AsyncIterator[BackOff]:
-    """As `limiter`."""
-    if request.param == "memory":
-        yield MemoryBackOff(clock)
-        return
-    url = request.getfixturevalue("redis_server_url")
-    made = RedisBackOff(url, fallback=MemoryBackOff(clock), prefix=prefix, timeout=PATIENT, clock=clock)
-    yield made
-    await made.close()
-    assert made.available
+@pytest.fixture(params=["memory", "redis"])
+def limiter(request: pytest.FixtureRequest, clock: Clock, shared: Shared) -> Limiter:
+    """Each implementation in turn."""
+    memory = MemoryLimiter(clock)
+    return memory if request.param == "memory" else shared(RedisLimiter, memory)
+
+
+@pytest.fixture(params=["memory", "redis"])
+def back_off(request: pytest.FixtureRequest, clock: Clock, shared: Shared) -> BackOff:
+    """Each implementation in turn."""
+    memory = MemoryBackOff(clock)
+    return memory if request.param == "memory" else shared(RedisBackOff, memory)

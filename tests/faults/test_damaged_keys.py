@@ -13,13 +13,13 @@ from tests.processes.service import Client, Installation, Service, until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 DAMAGE = (
-    "UPDATE signing_keys SET sealed = CAST(substr(sealed, 1, 40) || x'00' || substr(sealed, 42) AS BLOB)"
+    "UPDATE signing_keys SET sealed = CAST(substr(sealed, 1, 40) || x'00000000' || substr(sealed, 45) AS BLOB)"
     " WHERE state = ?"
 )
 
 
 def damage(installation: Installation, state: str) -> None:
-    """Alters one byte of the sealed key in this state; fails unless there is exactly one."""
+    """Alters four bytes of the sealed key in this state; fails unless there is exactly one."""
     path = installation.environment["ARTSTORE_DATABASE_URL"].removeprefix("sqlite:///")
     with closing(sqlite3.connect(path, timeout=30)) as connection, connection:
         assert connection.execute(DAMAGE, (state,)).rowcount == 1

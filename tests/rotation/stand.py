@@ -30,6 +30,7 @@ from tests.rotation.shelf import Shelf
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 TOKEN_LIFETIME = timedelta(minutes=10)
 MONDAYS = "0 3 * * 1"
+ROTATED = ["secret.rotated", "secret.delivered"]
 ROTATION_KINDS = tuple(
     kind.value
     for kind in (

@@ -7,8 +7,19 @@ from itertools import count
 from typing import Any
 from uuid import uuid4
 
-from artstore_grpc.model import Account, KeyState, Replay, Revocation, Role, Secret, SigningKey
+from artstore_grpc.model import (
+    Account,
+    AccountQuery,
+    Comparison,
+    KeyState,
+    Replay,
+    Revocation,
+    Role,
+    Secret,
+    SigningKey,
+)
 from artstore_grpc.records import Event, EventKind
+from artstore_grpc.store.sql import SqlStore
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -59,3 +70,22 @@ def signing_key(**changes: Any) -> SigningKey:
         "activate_time": None,
     }
     return SigningKey(**(values | changes))
+
+
+async def add(store: SqlStore, *accounts: Account) -> None:
+    async with store.unit() as unit:
+        for one in accounts:
+            await unit.add_account(one)
+
+
+async def save(store: SqlStore, changed: Account) -> None:
+    async with store.unit() as unit:
+        assert await unit.account(changed.id)
+        await unit.save_account(changed)
+
+
+async def names(
+    store: SqlStore, *comparisons: Comparison, show_deleted: bool = False, now: datetime = NOW
+) -> list[str]:
+    found = await store.accounts(AccountQuery(100, comparisons, show_deleted), now)
+    return [one.name for one in found]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from artstore.identity import AdminClient, Client
+from artstore.identity.testing import FakeAuthority
 
 sys.path.insert(0, str(Path(__file__).parent))  # the tests are run from the repository's root and from here
 
@@ -40,3 +41,14 @@ async def told(server: Canned, hands: Hands) -> AsyncIterator[Told]:
         made = Told(client, hands)
         made.snapshot(REAL)
         yield made
+
+
+@pytest.fixture(params=["asyncio", "threads"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest_asyncio.fixture
+async def authority() -> AsyncIterator[FakeAuthority]:
+    async with FakeAuthority() as started:
+        yield started

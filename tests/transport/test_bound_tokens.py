@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.util import urlsafe_b64encode
 
 from tests.installation import ANY, Installation
-from tests.test_transport import CALL_SECONDS, Files, connected
+from tests.transport.machines import CALL_SECONDS, Files, connected
 
 HELD = "/t.Files/Held"
 KINDS = ("unary", "threaded", "answers", "requests")
@@ -49,18 +49,6 @@ class Client:
         pem = made.cert_chain_pems[0].bytes()
         self.credentials = grpc.ssl_channel_credentials(files.ca_file.read_bytes(), made.private_key_pem.bytes(), pem)
         self.thumbprint = urlsafe_b64encode(x509.load_pem_x509_certificate(pem).fingerprint(SHA256())).decode()
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return Files(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def service(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    settings = files.settings | {"grpc_mtls_address": ANY, "mtls_client_ca_file": files.ca_file}
-    with Installation(tmp_path_factory.mktemp("service"), **settings) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
