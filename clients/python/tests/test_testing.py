@@ -1,4 +1,4 @@
-"""What `artstore.identity.testing` gives a test beside what the contract says: tokens to order, accounts, keys, HTTP, TLS."""
+"""What `artstore.identity.testing` gives beside what the contract says: tokens to order, accounts, keys, HTTP, TLS."""
 
 from __future__ import annotations
 
