@@ -14,7 +14,8 @@ from typing import Any
 
 from artstore_grpc import fields, filters, pages, rotation_policies, rotations
 from artstore_grpc.call import Caller
-from artstore_grpc.changes import Changes, Target, described, forbid_oneself, require_scopes
+from artstore_grpc.changes import Changes, Target, forbid_oneself, require_scopes
+from artstore_grpc.descriptions import described
 from artstore_grpc.errors import (
     AlreadyExists,
     FailedPrecondition,

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from artstore_grpc import certificates, installation, jobs, root_key
 from artstore_grpc.certificates import refuse_plain_text
+from artstore_grpc.denials import FLUSH_INTERVAL as DENIALS_INTERVAL
 from artstore_grpc.doors import Doors, address_of
 from artstore_grpc.errors import KeyServiceUnavailable, StoreUnavailable
 from artstore_grpc.gateway.server import bind
@@ -196,7 +197,7 @@ async def first_administrator(settings: Settings, made: Parts) -> Administrator 
 async def background(
     settings: Settings, made: Parts, logger: Logger, now: Callable[[], datetime], stack: AsyncExitStack
 ) -> None:
-    """Starts what happens by itself; it ends with the stack, which flushes last uses once more."""
+    """Starts what happens by itself; it ends with the stack, which flushes last uses and denials once more."""
     purge = jobs.Purge(made.store, uuid.uuid4().hex, now)
 
     async def follow() -> None:
@@ -211,6 +212,7 @@ async def background(
     work = [
         jobs.forever("tail", timedelta(0), made.replica.tail, logger),
         jobs.forever("usage", FLUSH_INTERVAL, made.usage.flush, logger),
+        jobs.forever("denials", DENIALS_INTERVAL, made.denials.flush, logger),
         jobs.forever("purge", jobs.PURGE_INTERVAL, purge.run, logger),
         jobs.forever("rotations", ROTATION_INTERVAL, made.scheduled_rotation.turn, logger),
         jobs.forever("keys", TICK_INTERVAL, made.signing_keys.tick, logger),
@@ -222,10 +224,19 @@ async def background(
         hear = partial(made.announcements.listen, made.replica.wake)
         work.append(jobs.forever("announcements", LISTEN_RETRY, hear, logger))
     stack.push_async_callback(made.usage.flush)
+    stack.push_async_callback(last_denials, made, logger)
     stack.push_async_callback(made.signing_keys.resign)
     for task in [asyncio.create_task(each) for each in work]:
         stack.push_async_callback(ended, task)
     await made.health.follow(serving=True, database=True)
+
+
+async def last_denials(made: Parts, logger: Logger) -> None:
+    """Writes what was denied in the last minute; where the database is away the log has it."""
+    try:
+        await made.denials.close()
+    except StoreUnavailable:
+        logger.warning("denials not in the ledger", cause="the database is down")
 
 
 async def ended(task: asyncio.Task[None]) -> None:

@@ -25,7 +25,7 @@ from artstore_grpc.files import settle
 from artstore_grpc.ledger import Head
 from artstore_grpc.model import Comparison, Lease, LedgerQuery
 from artstore_grpc.notary import Notary, archive_in
-from artstore_grpc.records import Checkpoint, Event, EventKind, LedgerRow
+from artstore_grpc.records import SYSTEM, Checkpoint, Event, EventKind, LedgerRow
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.verification import Broken, HeadArchived, Verification
 
@@ -229,7 +229,7 @@ class Archives:
             await unit.require_lease(lease)  # and from here on nobody else can record one
             if await self._last() != seen:
                 raise ArchiveRefused("Another archive was recorded meanwhile; the file of this one is not needed.")
-            unit.record(Event(self._now(), "system", EventKind.LEDGER_ARCHIVED, str(archive.checkpoint), detail))
+            unit.record(Event(self._now(), SYSTEM, EventKind.LEDGER_ARCHIVED, str(archive.checkpoint), detail))
 
     async def _delete(self, archive: Archive, lease: Lease, told: Told) -> None:
         deleted = DELETED_AT_ONCE

@@ -22,10 +22,10 @@ from joserfc.errors import InvalidClaimError, JoseError, UnsupportedAlgorithmErr
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from artstore_grpc.attempts import about
+from artstore_grpc.attempts import about, names_of
 from artstore_grpc.credentials import CLIENT_ID, Credentials
 from artstore_grpc.ephemeral.protocol import Limiter, UsedAssertions
-from artstore_grpc.errors import InvalidClient, RateLimited, invalid
+from artstore_grpc.errors import IdentityError, InvalidClient, RateLimited, invalid
 from artstore_grpc.failures import Failures
 from artstore_grpc.model import Account, PublicKey, State
 from artstore_grpc.public_keys import ALGORITHMS, EXPONENTS, MAX_PUBLIC_KEYS, RSA_BITS
@@ -53,7 +53,12 @@ MAX_PARSED = 10_000
 
 
 class BadAssertion(Exception):
-    """An assertion that proves nobody; the message is for the log and repeats nothing that was sent."""
+    """An assertion that proves nobody; the message is for the log and repeats nothing that was sent. `account` is the
+    one that it names."""
+
+    def __init__(self, cause: str, account: Account | None = None) -> None:
+        self.account = account
+        super().__init__(about(cause, account))
 
 
 class Pinned(JWSRegistry):
@@ -174,33 +179,42 @@ class Assertions:
             check_header(assertion.header)
             return await self._proved(assertion, credentials.client_id)
         except BadAssertion as bad:
-            # In an outage accounts in memory would otherwise fail in another way than those that aren't.
-            self._replica.require_database()
-            if known:  # or the time that a refusal takes would tell which accounts are in memory
-                await self._replica.reread(NOBODY)
+            raise await self._refused(bad, claimed, source, known=known) from None
+
+    async def _refused(self, bad: BadAssertion, claimed: str, source: str, *, known: bool) -> IdentityError:
+        """What a caller is told of a bad assertion, once it was counted; `known`: its account was in memory."""
+        # In an outage accounts in memory would otherwise fail in another way than those that aren't.
+        self._replica.require_database()
+        if known:  # or the time that a refusal takes would tell which accounts are in memory
+            await self._replica.reread(NOBODY)
+        error: IdentityError = InvalidClient(cause=str(bad))
+        try:
             await self._failures.look_at_source(source, str(bad))
             await self._failures.admit(claimed, "assertion", source, str(bad))
             await self._failures.failed(source)
-            raise InvalidClient(cause=str(bad)) from None
+        except RateLimited as limited:
+            error = limited
+        error.whose = names_of(bad.account)
+        return error
 
     async def _proved(self, assertion: Assertion, client_id: str) -> tuple[Account, PublicKey]:
         account = await self._replica.account_by_client_id(assertion.client_id)
         key = self._signer(account, assertion)
         if account is None or key is None:
-            raise BadAssertion(about("no registered key made this assertion", account))
+            raise BadAssertion("no registered key made this assertion", account)
         if client_id not in ("", assertion.client_id):
-            raise BadAssertion(about("client_id is not the assertion's", account))  # RFC 7521 §4.2
+            raise BadAssertion("client_id is not the assertion's", account)  # RFC 7521 §4.2
         self._check_claims(assertion, account)
         now = self._now()
         state = account.state(now)
         if state is not State.ACTIVE:
-            raise BadAssertion(about(f"account is {state.value}", account))
+            raise BadAssertion(f"account is {state.value}", account)
         wait = await self._limiter.peek(account.id, account.rate_limit)
         if wait is not None:  # before it is used up, which costs a write
             raise RateLimited("The account is over its rate limit.", retry_after=wait)
         expire_time = datetime.fromtimestamp(assertion.claims["exp"], UTC) + LEEWAY
         if not await self._used.use(use_key(account, assertion.claims["jti"]), expire_time, now):
-            raise BadAssertion(about("assertion was used before", account))
+            raise BadAssertion("assertion was used before", account)
         return account, key
 
     def _signer(self, account: Account | None, assertion: Assertion) -> PublicKey | None:
@@ -225,7 +239,7 @@ class Assertions:
             proof.validate({name: value for name, value in claims.items() if name not in BEGUN})
         except JoseError as error:
             claim = str(getattr(error, "claim", "")) or "claims"
-            raise BadAssertion(about(f"{claim}: {type(error).__name__}", account)) from None
+            raise BadAssertion(f"{claim}: {type(error).__name__}", account) from None
 
     def _key(self, key: PublicKey) -> Key:
         """A key parsed, which costs as much as a check with it."""

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from artstore_grpc.credentials import Credentials
-from artstore_grpc.errors import InvalidClient, RateLimited, StoreUnavailable
+from artstore_grpc.errors import IdentityError, InvalidClient, RateLimited, StoreUnavailable
 from artstore_grpc.failures import Failures
 from artstore_grpc.model import Account, Secret, State
 from artstore_grpc.replica import Replica
@@ -121,22 +121,26 @@ class Attempts:
             return
         try:
             await self._failures.look_at_source(attempt.source, account.client_id if account else "not in memory")
-        except RateLimited:
+        except RateLimited as limited:
             if account is None:
                 self._replica.want(attempt.credentials.client_id)
+            limited.whose = names_of(account)
             raise
 
     async def prove(self, attempt: Attempt, account: Account | None) -> tuple[Account, Secret]:
         """The account, as remembered, and its live secret that this is. Raises InvalidClient with the cause for the
         log, RateLimited, Overloaded when hashes queue up, StoreUnavailable in an outage, alike for every account."""
-        whose = account.client_id if account else "unknown client_id"
-        if not (first_use(attempt, account) or (attempt.secret_id is None and self._replica.imported_cost)):
-            return await self._proved(attempt, account, whose)  # nothing is hashed for it that others could share
-        return await self._attempts.join((attempt.tag, attempt.source), lambda: self._proved(attempt, account, whose))
+        try:
+            if not (first_use(attempt, account) or (attempt.secret_id is None and self._replica.imported_cost)):
+                return await self._proved(attempt, account)  # nothing is hashed for it that others could share
+            return await self._attempts.join((attempt.tag, attempt.source), lambda: self._proved(attempt, account))
+        except IdentityError as denied:
+            denied.whose = names_of(account)
+            raise
 
-    async def _proved(self, attempt: Attempt, account: Account | None, whose: str) -> tuple[Account, Secret]:
+    async def _proved(self, attempt: Attempt, account: Account | None) -> tuple[Account, Secret]:
         """Counts the attempt, looks at it, and counts what came of it."""
-        await self._failures.admit(*attempt.tried, whose)
+        await self._failures.admit(*attempt.tried, account.client_id if account else "unknown client_id")
         look = self._of_free_form if attempt.secret_id is None else self._of_ours
         account, secret, cause = await look(attempt, account)
         if cause or account is None or secret is None:
@@ -203,6 +207,11 @@ class Attempts:
 def about(cause: str, account: Account | None) -> str:
     """A cause for the log and for ExplainDenial: with the account where there is one, never with what was sent."""
     return f"{cause}: {account.client_id}" if account else cause
+
+
+def names_of(account: Account | None) -> tuple[str, str]:
+    """As `IdentityError.whose` has it."""
+    return (account.id, account.client_id) if account else ("", "")
 
 
 def first_use(attempt: Attempt, account: Account | None) -> bool:

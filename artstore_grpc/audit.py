@@ -67,17 +67,21 @@ class Audit:
         self._notary = notary
         self._running = 0
 
-    async def events(self, *, page_size: int, page_token: str, filter: str) -> tuple[list[LedgerRow], str]:
+    async def events(
+        self, *, page_size: int, page_token: str, filter: str, order_by: str = ""
+    ) -> tuple[list[LedgerRow], str]:
         """A page of rows and the token of the next one. Raises InvalidRequest."""
+        newest_first = descending(order_by)
         size = pages.size(page_size, DEFAULT_PAGE_SIZE)
         comparisons = filters.parse(filter, filters.LEDGER)
-        place = pages.place(self._vault, page_token, "audit events", filter)
-        query = LedgerQuery(size + 1, comparisons, int(place[1]) if place else 0)
+        asked = ("audit events", filter, *(["newest first"] if newest_first else []))
+        place = pages.place(self._vault, page_token, *asked)
+        query = LedgerQuery(size + 1, comparisons, int(place[1]) if place else None, newest_first)
         found = await self._store.ledger_page(query)
         page = pages.fitting(found[:size], row_weight)
         if len(page) == len(found):
             return page, ""
-        return page, pages.token(self._vault, (page[-1].time, str(page[-1].sequence)), "audit events", filter)
+        return page, pages.token(self._vault, (page[-1].time, str(page[-1].sequence)), *asked)
 
     async def checkpoints(self, *, page_size: int, page_token: str) -> tuple[list[Checkpoint], str]:
         """A page of checkpoints and the token of the next one. Raises InvalidRequest."""
@@ -251,6 +255,14 @@ class Run:
         if row is not None and archive is None:
             raise LedgerBroken(row.sequence, "holds no record of an archive that the ledger's key has signed")
         return archive
+
+
+def descending(order_by: str) -> bool:
+    """Whether the newest rows come first. Raises InvalidRequest for an order that there isn't (AIP-132)."""
+    words = order_by.split()
+    if words not in ([], ["sequence"], ["sequence", "desc"]):
+        raise invalid("order_by", "must be sequence or sequence desc")
+    return words[-1:] == ["desc"]
 
 
 def row_weight(row: LedgerRow) -> int:

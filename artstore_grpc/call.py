@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from artstore_grpc.model import Account
+from artstore_grpc.records import Actor
 
 MAX_MESSAGE_BYTES = 64 * 1024
 """The largest request message or HTTP body. An account at every bound is under 32 KiB."""
@@ -37,11 +38,20 @@ class Caller:
     """The key whose assertion it authenticated with, if it did."""
     claims: Mapping[str, Any] = field(default_factory=dict)
     """What the token says that it bears; empty for one that bears none."""
+    source: str = ""
+    """Whence the call came, as `Call` has it."""
+    request_id: str = ""
+    """The call's, as `Call` has it."""
 
     @property
     def by_token(self) -> bool:
         """Whether it bears a token, rather than proving itself by a secret or a key."""
         return not (self.secret_id or self.key_thumbprint)
+
+    @property
+    def actor(self) -> Actor:
+        """As the ledger tells who changed something."""
+        return Actor(self.account.client_id, self.source, self.request_id)
 
 
 @dataclass(slots=True)

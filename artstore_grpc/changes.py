@@ -13,6 +13,7 @@ from typing import Any
 
 from artstore_grpc import fields
 from artstore_grpc.call import Caller
+from artstore_grpc.descriptions import differences
 from artstore_grpc.errors import (
     AlreadyExists,
     Conflict,
@@ -22,8 +23,8 @@ from artstore_grpc.errors import (
     NotFound,
     PermissionDenied,
 )
-from artstore_grpc.model import SYSTEM, Account, RotationPolicy
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.model import Account
+from artstore_grpc.records import SYSTEM, Event, EventKind
 from artstore_grpc.replays import CONSTRAINT, Answer, Replays, Retry
 from artstore_grpc.replica import Replica
 from artstore_grpc.store.protocol import Store, Unit
@@ -120,7 +121,7 @@ class Changes:
         return after
 
     def record(self, unit: Unit, caller: Caller | None, kind: EventKind, account: Account, **detail: Any) -> None:
-        actor = caller.account.client_id if caller else SYSTEM
+        actor = caller.actor if caller else SYSTEM
         unit.record(Event(self._now(), actor, kind, account.id, {"client_id": account.client_id, **detail}))
 
     def present(self, account: Account | None) -> Account:
@@ -175,42 +176,6 @@ def taken(conflict: Conflict) -> Exception:
     if conflict.constraint == CONSTRAINT:
         return AlreadyExists("This request was carried out before.", reason="REQUEST_ID_SPENT")
     return Internal(cause=f"unexpected conflict on {conflict.constraint}")
-
-
-def described(account: Account) -> dict[str, Any]:
-    """An account as the ledger tells it: what verbs and masks change, never hashes."""
-    return {
-        "name": account.name,
-        "description": account.description,
-        "role": account.role.value,
-        "rate_limit": account.rate_limit,
-        "scopes": list(account.scopes),
-        "audiences": list(account.audiences),
-        "served_audiences": list(account.served_audiences),
-        "introspection_only": account.introspection_only,
-        "public_keys": {key.thumbprint: {"algorithm": key.algorithm, "kid": key.kid} for key in account.public_keys},
-        "rotation_policy": described_policy(account.rotation_policy),
-        "suspended": account.suspended,
-        "deleted": account.delete_time is not None,
-        "secrets": {secret.id: secret.expire_time.isoformat() for secret in account.secrets},
-    }
-
-
-def described_policy(policy: RotationPolicy) -> dict[str, Any]:
-    return {
-        "mode": policy.mode.value,
-        "schedule": policy.schedule,
-        "overlap_seconds": int(policy.overlap.total_seconds()),
-        "sink": policy.sink,
-        "destination": policy.destination,
-    }
-
-
-def differences(before: Account, after: Account) -> dict[str, dict[str, Any]]:
-    """What changed, before and after."""
-    old, new = described(before), described(after)
-    changed = [name for name in old if old[name] != new[name]]
-    return {"before": {name: old[name] for name in changed}, "after": {name: new[name] for name in changed}}
 
 
 def is_uuid(id: str) -> bool:

@@ -58,6 +58,8 @@ class IdentityError(Exception):
         self.violations = violations
         self.retry_after = retry_after
         self.cause = cause
+        self.whose = ("", "")
+        """The id and the client_id of the account that was denied, where it is one that exists; for the ledger only."""
         self.denial_id = ""
         """The sealed cause, where authentication was denied; set by the pipeline."""
         super().__init__(self.message)

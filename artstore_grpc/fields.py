@@ -11,12 +11,13 @@ from artstore_grpc.audiences import FORM, MAX_AUDIENCES
 from artstore_grpc.credentials import CLIENT_ID
 from artstore_grpc.errors import invalid
 from artstore_grpc.model import (
+    INSTALLATION,
     MAX_OVERLAP,
     MAX_RATE_LIMIT,
     ROLE_SCOPES,
     SCOPES,
     SECRET_LIFETIME,
-    SYSTEM,
+    UNAUTHENTICATED,
     Environment,
     Role,
 )
@@ -28,6 +29,8 @@ CLIENT_ID_NAME_LENGTH = 20
 CLIENT_ID_RANDOM_LENGTH = 8
 UUID_FORM = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 """RFC 9562 §4; read in either case."""
+RESERVED = (INSTALLATION, UNAUTHENTICATED)
+"""What the ledger calls those who are no accounts."""
 
 
 def name(value: str) -> str:
@@ -86,11 +89,11 @@ def request_id(value: str) -> str:
 
 
 def imported_client_id(value: str) -> str:
-    """A client_id that another system gave out. `system` stands for the installation itself in the ledger."""
+    """A client_id that another system gave out, and that the ledger calls nobody else by."""
     if not CLIENT_ID.fullmatch(value):
         raise invalid("client_id", "must be 1 to 100 visible ASCII characters")
-    if value == SYSTEM:
-        raise invalid("client_id", f"must not be {SYSTEM}, which the ledger calls the installation itself")
+    if value in RESERVED:
+        raise invalid("client_id", f"must not be one of {', '.join(RESERVED)}, which the ledger has for others")
     return value
 
 

@@ -15,7 +15,8 @@ from artstore_grpc import secrets
 from artstore_grpc.accounts import Accounts, Draft
 from artstore_grpc.audiences import Audiences
 from artstore_grpc.call import Caller
-from artstore_grpc.changes import Changes, described, is_uuid, require_scopes
+from artstore_grpc.changes import Changes, is_uuid, require_scopes
+from artstore_grpc.descriptions import described
 from artstore_grpc.errors import (
     BUSY_RETRY,
     AlreadyExists,

@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
+from artstore_grpc.descriptions import described
 from artstore_grpc.errors import LeaseLost, StoreUnavailable
 from artstore_grpc.key_policy import LEEWAY
 from artstore_grpc.model import DELETED_RETENTION, Account, Lease
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.records import SYSTEM, Actor, Event, EventKind
 from artstore_grpc.replays import KNOWN_FOR
 from artstore_grpc.store.protocol import Store, Unit
 from artstore_grpc.telemetry.logs import Logger
@@ -64,7 +65,8 @@ class Purge:
                 await purge(unit, account, now)
 
 
-async def purge(unit: Unit, account: Account, now: datetime, actor: str = "system") -> None:
+async def purge(unit: Unit, account: Account, now: datetime, actor: Actor = SYSTEM) -> None:
     """Deletes an account for good, and says so."""
     await unit.purge_account(account.id)
-    unit.record(Event(now, actor, EventKind.ACCOUNT_PURGED, account.id, {"client_id": account.client_id}))
+    detail = {"client_id": account.client_id, "before": described(account)}
+    unit.record(Event(now, actor, EventKind.ACCOUNT_PURGED, account.id, detail))

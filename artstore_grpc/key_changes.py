@@ -17,7 +17,7 @@ from typing import Any
 from artstore_grpc import key_policy
 from artstore_grpc.errors import FailedPrecondition, NotFound
 from artstore_grpc.model import KeyState, SigningKey
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.records import Actor, Event, EventKind
 from artstore_grpc.store.protocol import Unit
 from artstore_grpc.vault import KEY_ID_BYTES
 
@@ -28,7 +28,7 @@ GONE = "gone"
 class KeyChanges:
     """Every key as the unit has read it, and what it does to them. `now` is the one time of all its changes."""
 
-    def __init__(self, unit: Unit, keys: Sequence[SigningKey], now: datetime, actor: str) -> None:
+    def __init__(self, unit: Unit, keys: Sequence[SigningKey], now: datetime, actor: Actor) -> None:
         self.keys = list(keys)
         self.now = now
         self._unit = unit
@@ -59,7 +59,7 @@ class KeyChanges:
     async def plan(self, key: SigningKey, time: datetime) -> SigningKey:
         """Decides when a prepared key is to sign."""
         changed = await self._save(replace(key, activate_time=time))
-        self._record(EventKind.KEY_SCHEDULED, changed, activate_time=time.isoformat())
+        self._record(EventKind.KEY_SCHEDULED, changed, activate_time=time.isoformat(), before=activation_of(key))
         return changed
 
     async def activate(self, key: SigningKey) -> SigningKey:
@@ -80,15 +80,17 @@ class KeyChanges:
     async def give_up(self, key: SigningKey) -> SigningKey:
         """Ends a prepared key at once: it has signed nothing."""
         retired = replace(key, state=KeyState.RETIRED, retire_time=self.now)
-        self._record(EventKind.KEY_RETIRED, retired)
-        await self.purge(key)
+        self._record(EventKind.KEY_RETIRED, retired, before=state_of(key))
+        self.keys[self.keys.index(key)] = retired
+        await self.purge(retired)
         return retired
 
     async def purge(self, key: SigningKey) -> None:
         """Deletes a key."""
         await self._unit.delete_signing_key(key.kid)
         self.keys.remove(key)
-        self._unit.record(Event(self.now, self._actor, EventKind.KEY_PURGED, key.kid, {"state": GONE}))
+        told = {"state": GONE, "before": state_of(key)}
+        self._unit.record(Event(self.now, self._actor, EventKind.KEY_PURGED, key.kid, told))
 
     async def raise_token_lifetime(self, seconds: int) -> None:
         """Notes that a replica signs tokens of this life by every key that signs or may come to. No ledger row: it
@@ -99,13 +101,13 @@ class KeyChanges:
 
     async def _begin(self, key: SigningKey) -> SigningKey:
         changed = await self._save(replace(key, state=KeyState.ACTIVE, activate_time=self.now))
-        self._record(EventKind.KEY_ACTIVATED, changed)
+        self._record(EventKind.KEY_ACTIVATED, changed, before=state_of(key))
         return changed
 
     async def _end(self, key: SigningKey, state: KeyState, kind: EventKind) -> SigningKey:
         ended = replace(key, state=state, retire_time=key.retire_time or self.now)
         changed = await self._save(ended)
-        self._record(kind, changed)
+        self._record(kind, changed, before=state_of(key))
         return changed
 
     async def _save(self, key: SigningKey) -> SigningKey:
@@ -114,7 +116,15 @@ class KeyChanges:
         return key
 
     def _record(self, kind: EventKind, key: SigningKey, **detail: Any) -> None:
-        self._unit.record(Event(self.now, self._actor, kind, key.kid, {"state": key.state.value, **detail}))
+        self._unit.record(Event(self.now, self._actor, kind, key.kid, {**state_of(key), **detail}))
+
+
+def state_of(key: SigningKey) -> dict[str, str]:
+    return {"state": key.state.value}
+
+
+def activation_of(key: SigningKey) -> dict[str, str | None]:
+    return {"activate_time": key.activate_time.isoformat() if key.activate_time else None}
 
 
 def signs_tokens_shorter_than(key: SigningKey, seconds: int) -> bool:

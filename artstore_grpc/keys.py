@@ -27,8 +27,8 @@ from artstore_grpc.errors import LeaseLost, StoreUnavailable
 from artstore_grpc.key_changes import KeyChanges
 from artstore_grpc.key_material import Algorithms, LoadedKey, encoded, generate, opened, public_part, sealed
 from artstore_grpc.key_policy import LEEWAY_SECONDS
-from artstore_grpc.model import SYSTEM, KeyState, SigningKey
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.model import KeyState, SigningKey
+from artstore_grpc.records import SYSTEM, Event, EventKind
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.vault import Vault, WrongKey
 
@@ -222,7 +222,7 @@ class Keyring:
                 if not await unit.signing_keys():
                     await unit.add_signing_key(key)
                     detail = {"algorithm": key.algorithm, "state": key.state.value, "public_jwk": key.public_jwk}
-                    unit.record(Event(now, "system", EventKind.KEY_CREATED, key.kid, detail))
+                    unit.record(Event(now, SYSTEM, EventKind.KEY_CREATED, key.kid, detail))
         except LeaseLost:
             return False
         await self._store.release_lease(lease)

@@ -60,10 +60,10 @@ def append(head: Head, event: Event) -> LedgerRow:
     row = LedgerRow(
         sequence=sequence + 1,
         time=event.time,
-        actor=event.actor,
+        actor=event.actor.name,
         kind=str(event.kind),
         subject=event.subject,
-        detail=canonical(event.detail),
+        detail=canonical(event.detail | event.actor.origin),
         previous_hash=previous_hash,
         hash=b"",
     )

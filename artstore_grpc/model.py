@@ -55,7 +55,9 @@ ROLE_SCOPES: dict[Role, tuple[str, ...]] = {
     Role.READONLY: (STORAGE_READ,),
 }
 
-SYSTEM = "system"
+UNAUTHENTICATED = "unauthenticated"
+"""Who the ledger says was denied: whoever it was has proved nothing; no account's client_id."""
+INSTALLATION = "system"
 """Who the ledger says did it where the installation itself did; no account's client_id."""
 
 DEFAULT_RATE_LIMIT = 100
@@ -352,11 +354,12 @@ class AccountQuery:
 
 @dataclass(frozen=True, slots=True)
 class LedgerQuery:
-    """A page of ledger rows in the order of their sequence: those after `after`."""
+    """A page of ledger rows in the order of their sequence: those after `after`, or, `newest_first`, before it."""
 
     limit: int
     comparisons: tuple[Comparison, ...] = ()
-    after: int = 0
+    after: int | None = None
+    newest_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from artstore_grpc.checkpoints import Archive, Keys
 from artstore_grpc.errors import Conflict, LeaseLost, StoreUnavailable
 from artstore_grpc.ledger import GENESIS, Head
 from artstore_grpc.model import Lease
-from artstore_grpc.records import Checkpoint, Event, EventKind, LedgerKey, LedgerRow
+from artstore_grpc.records import SYSTEM, Checkpoint, Event, EventKind, LedgerKey, LedgerRow
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.telemetry.logs import Logger
 from artstore_grpc.vault import Vault, WrongKey
@@ -168,7 +168,7 @@ class Notary:
                 if not await unit.ledger_keys():
                     await unit.add_ledger_key(key)
                     detail = {"public_jwk": key.public_jwk}
-                    unit.record(Event(now, "system", EventKind.LEDGER_KEY_CREATED, key.kid, detail))
+                    unit.record(Event(now, SYSTEM, EventKind.LEDGER_KEY_CREATED, key.kid, detail))
         except LeaseLost:
             return False
         await self._store.release_lease(lease)
@@ -182,7 +182,7 @@ def recorded(checkpoint: Checkpoint) -> Event:
         "sequence": checkpoint.sequence,
         "digest": checkpoints.digest(checkpoint),
     }
-    return Event(checkpoint.time, "system", EventKind.CHECKPOINT_SIGNED, checkpoint.kid, detail)
+    return Event(checkpoint.time, SYSTEM, EventKind.CHECKPOINT_SIGNED, checkpoint.kid, detail)
 
 
 def sealed_key(vault: Vault, pair: OKPKey, now: datetime) -> LedgerKey:

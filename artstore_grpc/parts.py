@@ -18,6 +18,7 @@ from artstore_grpc.audit import Audit
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
 from artstore_grpc.deliveries import Deliveries
+from artstore_grpc.denials import Denials
 from artstore_grpc.ephemeral.announcements import RedisAnnouncements
 from artstore_grpc.ephemeral.back_off import MemoryBackOff
 from artstore_grpc.ephemeral.memory import MemoryLimiter
@@ -73,6 +74,7 @@ class Parts:
     announcements: RedisAnnouncements | None
     watches: Watches
     usage: Usage
+    denials: Denials
     hasher: Hasher
     accounts: Accounts
     pipeline: Pipeline
@@ -214,12 +216,14 @@ async def parts(
             "KeyService": KeyService(signing_keys),
             "AuditService": AuditService(Audit(store, vault, notary)),
         }
+        denials = Denials(store, now)
         pipeline = Pipeline(
             methods=methods(servicers),
             authenticator=authenticator,
             limiter=limiter,
             replica=replica,
             vault=vault,
+            denials=denials,
             metrics=metrics,
             logger=logger,
             max_in_flight=settings.max_in_flight,
@@ -234,6 +238,7 @@ async def parts(
             announcements=announcements,
             watches=watches,
             usage=usage,
+            denials=denials,
             hasher=hasher,
             accounts=accounts,
             pipeline=pipeline,

@@ -21,6 +21,7 @@ from artstore_grpc.authentication import Authenticator
 from artstore_grpc.call import MAX_MESSAGE_BYTES, Call, Caller
 from artstore_grpc.credentials import Credentials, gathered
 from artstore_grpc.deadlines import DeadlinePassed, within
+from artstore_grpc.denials import Denials
 from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.policy import POLICY, Authentication, Rule
 from artstore_grpc.replica import Replica
@@ -60,6 +61,7 @@ class Pipeline:
         limiter: Limiter,
         replica: Replica,
         vault: Vault,
+        denials: Denials,
         metrics: Metrics,
         logger: Logger,
         max_in_flight: int,
@@ -70,6 +72,7 @@ class Pipeline:
         self._limiter = limiter
         self._replica = replica
         self._vault = vault
+        self._denials = denials
         self._metrics = metrics
         self._logger = logger
         self._max_in_flight = max_in_flight
@@ -147,6 +150,7 @@ class Pipeline:
             self._replica.require_database()
         call.caller = await self._authenticated(rule, decoded, call)
         if call.caller is not None:
+            call.caller.source, call.caller.request_id = call.source, call.request_id
             await self._charge(call.caller)
             # Who proves itself by a secret (BEARER_OR_SELF) may act on its own account alone, which needs no scope.
             if rule.scope and call.caller.by_token and rule.scope not in call.caller.scopes:
@@ -181,6 +185,7 @@ class Pipeline:
             if not self._vault.locked:  # a start that still waits for its database denies without one
                 error.denial_id = self._vault.denial_id(error.cause)
             self._metrics.denials.labels(error.reason).inc()
+            self._denials.note(error, call)
         self._log(call, code, error, seconds)
 
     def _log(self, call: Call, code: str, error: errors.IdentityError | None, seconds: float) -> None:

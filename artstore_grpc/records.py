@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from artstore_grpc.model import INSTALLATION
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerKey:
@@ -35,7 +37,8 @@ class Checkpoint:
 
 
 class EventKind(StrEnum):
-    """What a ledger row says happened. `subject` is an account id, a key id, or (TOKEN_REVOKED) a `jti`."""
+    """What a ledger row says happened, as docs/ledger.md lists it. `subject` is an account id, a key id, or
+    (TOKEN_REVOKED) a `jti`."""
 
     ACCOUNT_CREATED = "account.created"
     ACCOUNT_UPDATED = "account.updated"
@@ -63,14 +66,39 @@ class EventKind(StrEnum):
     LEDGER_KEY_CREATED = "ledger_key.created"
     CHECKPOINT_SIGNED = "checkpoint.signed"
     LEDGER_ARCHIVED = "ledger.archived"
+    AUTHENTICATION_DENIED = "authentication.denied"
+    AUTHENTICATION_DENIALS_OMITTED = "authentication.denials_omitted"
+
+
+REPORTS = frozenset({EventKind.AUTHENTICATION_DENIED, EventKind.AUTHENTICATION_DENIALS_OMITTED})
+"""Kinds that tell what somebody tried: nothing has changed, whatever their subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who did something, and from where: a client_id, its address, and the id that its call has in the log. What the
+    installation does by itself has no source and no call."""
+
+    name: str
+    source: str = ""
+    request_id: str = ""
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """As a row's detail has it."""
+        return {"source": self.source, "request_id": self.request_id} if self.source or self.request_id else {}
+
+
+SYSTEM = Actor(INSTALLATION)
+"""The installation itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change to be recorded. `actor` is a client_id, or `system`; `detail` is JSON-able and holds no secret."""
+    """A change to be recorded; `detail` is JSON-able and holds no secret. The row's has the actor's origin too."""
 
     time: datetime
-    actor: str
+    actor: Actor
     kind: EventKind
     subject: str
     detail: dict[str, Any]

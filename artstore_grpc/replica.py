@@ -20,7 +20,7 @@ from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.key_policy import LEEWAY
 from artstore_grpc.lookups import LookUps
 from artstore_grpc.model import MAX_HASH_COST, Account
-from artstore_grpc.records import EventKind, LedgerRow
+from artstore_grpc.records import REPORTS, EventKind, LedgerRow
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.trust import EPOCH_MEMORY, Trust
 
@@ -289,6 +289,8 @@ class Replica:
     def _apply(self, row: LedgerRow) -> None:
         self.trust.apply(row)
         self._keys_changed |= row.kind.startswith(KEYS)
+        if row.kind in REPORTS:
+            return  # or who fails in an account's name would have it forgotten, and read again, each minute
         if row.kind == EventKind.ACCOUNT_CREATED:
             self.imported_cost = max(self.imported_cost, imported_cost(row))
         else:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from artstore_grpc.key_encryption import LOCAL, KeyEncryption, Wrapped
 from artstore_grpc.model import DELIVERY, WrappedKey
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.records import SYSTEM, Event, EventKind
 from artstore_grpc.store.protocol import Store, Unit
 from artstore_grpc.vault import KEY_ID_BYTES, Vault, WrongKey, framed, new_root
 
@@ -134,4 +134,4 @@ async def _seal_again(unit: Unit, old: Vault, new: Vault) -> int:
 
 def _event(time: datetime, old_key: str, new_key: str, sealed_again: int | None) -> Event:
     detail: dict[str, object] = {"old_key": old_key, "new_key": new_key, "new_root": sealed_again is not None}
-    return Event(time, "system", EventKind.ROOT_KEY_REWRAPPED, ROOT, detail)
+    return Event(time, SYSTEM, EventKind.ROOT_KEY_REWRAPPED, ROOT, detail)

@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from artstore_grpc import jobs, rotations
-from artstore_grpc.changes import differences
 from artstore_grpc.deliveries import Deliveries
+from artstore_grpc.descriptions import differences
 from artstore_grpc.model import Account, PendingDelivery, Secret
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.records import Actor, Event, EventKind
 from artstore_grpc.rotation import kept_beside, outlived
 from artstore_grpc.secrets import NewSecret
 from artstore_grpc.store.protocol import Unit
@@ -29,7 +29,7 @@ class Change:
     unit: Unit
     account: Account
     now: datetime
-    actor: str
+    actor: Actor
 
     async def rotate(self, made: NewSecret, secret: Secret, deliveries: Deliveries) -> Account:
         """Has a new secret beside the old one, which lives on as it did until the new one is delivered. Raises

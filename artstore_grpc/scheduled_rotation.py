@@ -28,7 +28,8 @@ from artstore_grpc.errors import (
     StoreUnavailable,
     Unavailable,
 )
-from artstore_grpc.model import SYSTEM, Account, Lease, Look, RotationMode
+from artstore_grpc.model import Account, Lease, Look, RotationMode
+from artstore_grpc.records import SYSTEM, Actor
 from artstore_grpc.replica import Replica
 from artstore_grpc.rotation import kept_beside, new_secret
 from artstore_grpc.rotation_steps import FRESH_RETRY, Change
@@ -72,7 +73,7 @@ class Turn:
     so all the same, and has to look so far ahead for them."""
 
     lease: Lease
-    actor: str
+    actor: Actor
     most: float = float("inf")
     until: float = float("inf")
     ahead: timedelta = timedelta(0)
@@ -147,7 +148,7 @@ class ScheduledRotation:
         self._metrics.secrets_expiring.set(await self._store.secrets_warned(self._now()))
         self._metrics.deliveries_pending.set(await self._store.deliveries_pending())
 
-    async def run(self, actor: str, most: int) -> tuple[list[Result], bool]:
+    async def run(self, actor: Actor, most: int) -> tuple[list[Result], bool]:
         """Does at most so many of the steps that are due; whether there are more. Raises Unavailable while another
         call, or another replica, is at it."""
         try:
@@ -178,7 +179,7 @@ class ScheduledRotation:
                 yield each
             after = (page[-1][0], page[-1][1].id)
 
-    async def _work(self, actor: str, **bounds: Any) -> Turn:
+    async def _work(self, actor: Actor, **bounds: Any) -> Turn:
         if self._working.locked():
             raise busy()
         async with self._working:

@@ -22,7 +22,8 @@ from artstore_grpc.key_changes import KeyChanges, signs_tokens_shorter_than
 from artstore_grpc.key_material import generate, sealed
 from artstore_grpc.key_policy import Due, KeyPolicy, Step
 from artstore_grpc.keys import LEASE, Keyring
-from artstore_grpc.model import SYSTEM, KeyState, Lease, SigningKey
+from artstore_grpc.model import KeyState, Lease, SigningKey
+from artstore_grpc.records import SYSTEM, Actor
 from artstore_grpc.replica import Replica
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.vault import Vault
@@ -70,13 +71,13 @@ class SigningKeys:
         if before is not None:
             return before
         spare = await self._generated()
-        async with self._locked(actor(caller)) as keys:
+        async with self._locked(caller.actor) as keys:
             return self.policy.standby(keys.keys) or await keys.add(spare)
 
     async def activate(self, kid: str, caller: Caller) -> SigningKey:
         """Has a prepared key sign from now on. Raises NotFound; FailedPrecondition for a key that isn't prepared, and
         while a verifier could still not have seen it."""
-        async with self._locked(actor(caller)) as keys:
+        async with self._locked(caller.actor) as keys:
             key = require_prepared(keys.get(kid))
             if not self.policy.may_sign(key, keys.now):
                 earliest = self.policy.earliest_activate_time(key).isoformat(timespec="milliseconds")
@@ -88,7 +89,7 @@ class SigningKeys:
 
     async def retire(self, kid: str, caller: Caller) -> SigningKey:
         """Gives up a prepared key; it is gone at once. Raises NotFound, FailedPrecondition for any other key."""
-        async with self._locked(actor(caller)) as keys:
+        async with self._locked(caller.actor) as keys:
             key = keys.get(kid)
             if key.state is KeyState.ACTIVE:
                 raise FailedPrecondition(
@@ -101,7 +102,7 @@ class SigningKeys:
         oldest prepared one, else one made now. A revoked key is answered as it is. Raises NotFound."""
         spare: SigningKey | None = None
         while True:
-            async with self._locked(actor(caller)) as keys:
+            async with self._locked(caller.actor) as keys:
                 key = keys.get(kid)
                 if key.state is KeyState.REVOKED:
                     return key, keys.active
@@ -119,7 +120,7 @@ class SigningKeys:
         has begun is answered as it is, so that of several at once one rotates."""
         seen, spare = self._keyring.active.stored.kid, None
         while True:
-            async with self._locked(actor(caller)) as keys:
+            async with self._locked(caller.actor) as keys:
                 if keys.active.kid != seen:
                     return keys.active
                 following = key_policy.planned(keys.keys) or self.policy.standby(keys.keys)
@@ -197,7 +198,7 @@ class SigningKeys:
         return sealed(self._vault, made, self._now(), self.policy.token_lifetime_seconds)
 
     @asynccontextmanager
-    async def _locked(self, actor: str, lease: Lease | None = None) -> AsyncIterator[KeyChanges]:
+    async def _locked(self, actor: Actor, lease: Lease | None = None) -> AsyncIterator[KeyChanges]:
         """The keys, locked until the unit's end; this process reads back what became of them."""
         async with self._store.unit() as unit:
             if lease is not None:
@@ -205,10 +206,6 @@ class SigningKeys:
             stored: Sequence[SigningKey] = await unit.signing_keys()
             yield KeyChanges(unit, stored, self._now(), actor)
         await self._replica.after_write()
-
-
-def actor(caller: Caller) -> str:
-    return caller.account.client_id
 
 
 def require_prepared(key: SigningKey) -> SigningKey:

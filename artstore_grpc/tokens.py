@@ -167,7 +167,7 @@ class Tokens:
 
     async def _record(self, unit: Unit, caller: Caller, revocation: Revocation) -> None:
         """Records a revocation that was added, or, where it is one too many, that the account's tokens became void."""
-        now, actor, owner = self._now(), caller.account.client_id, revocation.account_id
+        now, actor, owner = self._now(), caller.actor, revocation.account_id
         if await unit.live_revocations(owner, now) > MAX_REVOCATIONS:
             account = await unit.account(owner)
             # Counted again under the account's lock: of several that are too many at once the first makes room.
@@ -175,7 +175,11 @@ class Tokens:
                 after = replace(voided(account, now), version=account.version + 1, update_time=now)
                 await unit.save_account(after)
                 await unit.drop_revocations(owner)
-                void: dict[str, Any] = {"client_id": after.client_id, "epoch": after.epoch}
+                void: dict[str, Any] = {
+                    "client_id": after.client_id,
+                    "epoch": after.epoch,
+                    "before": {"epoch": account.epoch},
+                }
                 unit.record(Event(now, actor, EventKind.TOKENS_VOIDED, owner, void))
                 return
         detail = {"account_id": owner, "expire_time": revocation.expire_time.isoformat()}

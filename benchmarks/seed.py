@@ -18,7 +18,7 @@ from sqlalchemy import insert, update
 from artstore_grpc import ledger, root_key, secrets
 from artstore_grpc.key_encryption import LocalKey
 from artstore_grpc.model import MAX_RATE_LIMIT, Account, Revocation, Role, Secret
-from artstore_grpc.records import Event, EventKind, LedgerRow
+from artstore_grpc.records import SYSTEM, Event, EventKind, LedgerRow
 from artstore_grpc.store import rows, tables
 from artstore_grpc.store.engine import Database
 from artstore_grpc.store.queries import HEAD
@@ -159,12 +159,12 @@ class Seeder:
 
     def _event(self, number: int) -> Event:
         time = self._begun + timedelta(milliseconds=number)
-        return Event(time, "system", EventKind.ACCOUNT_UPDATED, str(uuid.uuid4()), {"seeded": number})
+        return Event(time, SYSTEM, EventKind.ACCOUNT_UPDATED, str(uuid.uuid4()), {"seeded": number})
 
 
 def created(account: Account) -> Event:
     detail: dict[str, Any] = {"client_id": account.client_id, "seeded": True}
-    return Event(account.create_time, "system", EventKind.ACCOUNT_CREATED, account.id, detail)
+    return Event(account.create_time, SYSTEM, EventKind.ACCOUNT_CREATED, account.id, detail)
 
 
 def batches(accounts: Iterator[Account]) -> Iterator[list[Account]]:

@@ -25,7 +25,7 @@ from artstore_grpc.errors import EtagMismatch, InvalidClient, RateLimited, Store
 from artstore_grpc.failures import FREE_FAILURES
 from artstore_grpc.keys import Keyring
 from artstore_grpc.model import Account, Role
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.records import SYSTEM, Event, EventKind
 from artstore_grpc.replays import Replays
 from artstore_grpc.replica import Replica
 from artstore_grpc.rotation import Rotation, new_secret
@@ -90,7 +90,7 @@ class Office:
         self.account = replace(bare, secrets=(secret,))
         async with self.store.unit() as unit:
             await unit.add_account(self.account)
-            unit.record(Event(now(), "system", EventKind.ACCOUNT_CREATED, ID, {}))
+            unit.record(Event(now(), SYSTEM, EventKind.ACCOUNT_CREATED, ID, {}))
         self.hasher.computed = 0
 
     async def enter(self, text: str = "") -> Any:

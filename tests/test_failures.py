@@ -17,7 +17,7 @@ from artstore_grpc.ephemeral.back_off import MemoryBackOff
 from artstore_grpc.errors import InvalidClient, RateLimited
 from artstore_grpc.failures import FREE_FAILURES, NEIGHBOURS_RETRY, Failures
 from artstore_grpc.model import Account, Role
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.records import SYSTEM, Event, EventKind
 from artstore_grpc.rotation import new_secret
 from artstore_grpc.store.sql import SqlStore
 from tests.ephemeral.conftest import Clock
@@ -43,7 +43,7 @@ class Town(Office):
         account = replace(bare, secrets=(secret,))
         async with self.store.unit() as unit:
             await unit.add_account(account)
-            unit.record(Event(now(), "system", EventKind.ACCOUNT_CREATED, account.id, {}))
+            unit.record(Event(now(), SYSTEM, EventKind.ACCOUNT_CREATED, account.id, {}))
         await self.replica.catch_up()
         return account, made.text
 

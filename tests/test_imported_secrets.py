@@ -19,7 +19,7 @@ from artstore_grpc.changes import Target
 from artstore_grpc.credentials import Credentials
 from artstore_grpc.errors import InvalidClient, Overloaded, RateLimited, StoreUnavailable
 from artstore_grpc.model import Account, Secret
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.records import SYSTEM, Event, EventKind
 from artstore_grpc.secrets import Hasher, hash_cost, imported_id
 from artstore_grpc.store.sql import SqlStore
 from tests.bcrypt_vectors import VECTORS
@@ -53,7 +53,7 @@ class Legacy(Office):
         detail = {"imported": True, "secret_cost": hash_cost(hash)}
         async with self.store.unit() as unit:
             await unit.add_account(account)
-            unit.record(Event(time, "system", EventKind.ACCOUNT_CREATED, account.id, detail))
+            unit.record(Event(time, SYSTEM, EventKind.ACCOUNT_CREATED, account.id, detail))
         await self.replica.catch_up()
 
     async def stored(self, client_id: str = "legacy") -> Account:
@@ -220,7 +220,7 @@ async def test_a_change_of_the_account_keeps_the_tag(legacy: Legacy) -> None:
         account = await unit.account_by_client_id("legacy")
         assert account is not None
         await unit.save_account(replace(account, rate_limit=5))
-        unit.record(Event(now(), "system", EventKind.ACCOUNT_UPDATED, account.id, {}))
+        unit.record(Event(now(), SYSTEM, EventKind.ACCOUNT_UPDATED, account.id, {}))
     await legacy.replica.catch_up()
     assert (await legacy.enter()).account.rate_limit == 5
     assert legacy.hasher.computed == 1
@@ -256,7 +256,7 @@ async def test_a_row_that_was_altered(legacy: Legacy) -> None:
     """Nonsense in a ledger row neither stops the tail nor makes failures dearer than the dearest hash."""
     for cost in ("many", 10**400, None, [16], True, 17):
         async with legacy.store.unit() as unit:
-            unit.record(Event(now(), "x", EventKind.ACCOUNT_CREATED, "x", {"secret_cost": cost}))
+            unit.record(Event(now(), SYSTEM, EventKind.ACCOUNT_CREATED, "x", {"secret_cost": cost}))
         await legacy.replica.catch_up()
     assert legacy.replica.imported_cost == 16
 

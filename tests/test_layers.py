@@ -15,15 +15,16 @@ SERVER = ROOT / "artstore_grpc"
 CLIENT = ROOT / "clients/python/artstore"
 
 LAYERS = (
-    "errors files model records addresses forms deadlines",
+    "errors files model addresses forms deadlines",
+    "records",
     "settings call policy",
-    "audiences credentials ledger lookups places secrets vault filters key_policy public_keys schedules",
+    "audiences credentials descriptions ledger lookups places secrets vault filters key_policy public_keys schedules",
     "rotations",
     "store ephemeral sinks telemetry fields pages trust key_material key_encryption checkpoints",
     "key_changes",
     "replays usage failures replica keys root_key key_files kms verification",
     "rotation_policies",
-    "deliveries certificates",
+    "deliveries certificates denials",
     "attempts jobs changes revocations signing_keys notary exports",
     "assertions",
     "authentication",

@@ -15,7 +15,7 @@ from artstore_grpc.key_encryption import LocalKey, Wrapped
 from artstore_grpc.keys import Keyring, generate
 from artstore_grpc.kms import KmsKey
 from artstore_grpc.model import KeyState, SigningKey
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.records import SYSTEM, Event, EventKind
 from artstore_grpc.store import tables
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.vault import Vault, WrongKey, new_key
@@ -229,7 +229,7 @@ async def old_release(store: SqlStore, key: LocalKey) -> SigningKey:
     stored = SigningKey(kid, "ES256", public, legacy.seal(private, "signing key", kid), KeyState.ACTIVE, now(), now())
     async with store.unit() as unit:
         await unit.add_signing_key(stored)
-        unit.record(Event(now(), "system", EventKind.KEY_CREATED, kid, {}))
+        unit.record(Event(now(), SYSTEM, EventKind.KEY_CREATED, kid, {}))
     return stored
 
 

@@ -29,6 +29,8 @@ from artstore_grpc.records import Checkpoint, EventKind, LedgerRow
 
 LISTED = ("SEQUENCE", "TIME", "ACTOR", "KIND", "SUBJECT", "DETAIL")
 PAGE = 1000
+MOST_LAST = 100_000
+"""What --last holds in memory."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Answer = TypeVar("Answer")
@@ -50,12 +52,15 @@ async def patiently(call: Callable[[], Awaitable[Answer]]) -> Answer:
 
 @audit.command("list")
 @click.option("--filter", default="", help="Such as: kind = account.suspended AND sequence > 1000")
-@click.option("--limit", type=click.IntRange(1), help="At most so many.  [default: all]")
+@click.option("--limit", type=click.IntRange(1), help="At most so many of the first.  [default: all]")
+@click.option("--last", type=click.IntRange(1, MOST_LAST), help="The last so many.")
 @json_option
 @as_client
-async def list_(client: AdminClient, filter: str, limit: int | None, as_json: bool) -> None:
+async def list_(client: AdminClient, filter: str, limit: int | None, last: int | None, as_json: bool) -> None:
     """List the rows of the ledger in their order; --json prints an object a line, as the pages arrive."""
-    found = events(client, filter, limit)
+    if last is not None and limit is not None:
+        raise click.UsageError("--last and --limit exclude each other.")
+    found = events(client, filter, limit) if last is None else the_last(client, filter, last)
     if not as_json:
         echo_table(LISTED, [listed(event) async for event in found])
         return
@@ -63,9 +68,17 @@ async def list_(client: AdminClient, filter: str, limit: int | None, as_json: bo
         click.echo(exports.row_line(row_of(event)), nl=False)
 
 
-async def events(client: AdminClient, filter: str, limit: int | None = None) -> AsyncIterator[pb.AuditEvent]:
+async def the_last(client: AdminClient, filter: str, count: int) -> AsyncIterator[pb.AuditEvent]:
+    """The last so many rows, in their order."""
+    for event in reversed([event async for event in events(client, filter, count, "sequence desc")]):
+        yield event
+
+
+async def events(
+    client: AdminClient, filter: str, limit: int | None = None, order_by: str = ""
+) -> AsyncIterator[pb.AuditEvent]:
     """Rows, page by page."""
-    request = pb.ListAuditEventsRequest(filter=filter, page_size=min(limit or PAGE, PAGE))
+    request = pb.ListAuditEventsRequest(filter=filter, page_size=min(limit or PAGE, PAGE), order_by=order_by)
     count = 0
     while True:
         page = await patiently(partial(client.audit_events_page, request))

@@ -21,7 +21,10 @@ class AuditService:
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, call: Call) -> pb.ListAuditEventsResponse:
         page, token = await self._audit.events(
-            page_size=request.page_size, page_token=request.page_token, filter=request.filter
+            page_size=request.page_size,
+            page_token=request.page_token,
+            filter=request.filter,
+            order_by=request.order_by,
         )
         return pb.ListAuditEventsResponse(audit_events=[event_message(row) for row in page], next_page_token=token)
 

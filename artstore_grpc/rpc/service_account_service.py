@@ -151,7 +151,7 @@ class ServiceAccountService:
             due = await self._scheduled.due(most + 1)
             dry = [pb.StepResult(step=step_message(step)) for step in due[:most]]
             return pb.RunRotationsResponse(results=dry, more=len(due) > most)
-        results, more = await self._scheduled.run(caller(call).account.client_id, most)
+        results, more = await self._scheduled.run(caller(call).actor, most)
         return pb.RunRotationsResponse(results=map(result_message, results), more=more)
 
     async def ImportServiceAccounts(

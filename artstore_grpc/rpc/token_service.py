@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from artstore_grpc import tokens
 from artstore_grpc.addresses import Network, trusts
 from artstore_grpc.assertions import TAKEN
-from artstore_grpc.call import Call
+from artstore_grpc.call import Call, Caller
 from artstore_grpc.errors import PermissionDenied, invalid
 from artstore_grpc.keys import MAX_VERIFIED, Keyring
 from artstore_grpc.ledger import HASH_BYTES
@@ -68,7 +68,7 @@ class TokenService:
         issued = self._tokens.issue(
             call.caller, scope=request.scope, audience=tuple(request.audience), certificate=call.certificate
         )
-        call.fields = {"jti": issued.jti, "scope": issued.scope, "audience": issued.audiences}
+        call.fields = {"jti": issued.jti, "scope": issued.scope, "audience": issued.audiences, **proof_of(call.caller)}
         if issued.outage:
             call.fields["outage"] = True
         self._metrics.issued["outage" if issued.outage else "normal"].inc()
@@ -155,6 +155,13 @@ def active(claims: dict[str, Any]) -> pb.IntrospectTokenResponse:
         cnf=pb.TokenConfirmation(x5t_s256=claims["cnf"]["x5t#S256"]) if "cnf" in claims else None,
         **{name: claims[name] for name in INTROSPECTED},
     )
+
+
+def proof_of(caller: Caller) -> dict[str, str]:
+    """What a client has proved itself by, for the log."""
+    if caller.secret_id:
+        return {"secret_id": caller.secret_id}
+    return {"key_thumbprint": caller.key_thumbprint}
 
 
 def check_issue(request: pb.IssueTokenRequest) -> None:

@@ -19,8 +19,11 @@ LEDGER_KEYS = select(ledger_keys).order_by(ledger_keys.c.create_time, ledger_key
 def ledger_page(query: LedgerQuery) -> Select[Any]:
     """A page of rows by a keyset on the sequence."""
     conditions = [_condition(comparison) for comparison in query.comparisons]
-    found = select(ledger).where(ledger.c.sequence > query.after, *conditions)
-    return found.order_by(ledger.c.sequence).limit(query.limit)
+    position = ledger.c.sequence
+    if query.after is not None:
+        conditions.append(position < query.after if query.newest_first else position > query.after)
+    order = position.desc() if query.newest_first else position
+    return select(ledger).where(*conditions).order_by(order).limit(query.limit)
 
 
 def last_row(kind: str) -> Select[Any]:

@@ -108,6 +108,26 @@ def test_pages(admin: Api) -> None:
     assert len(listed(admin, page_size=100_000).audit_events) <= 1000
 
 
+def test_the_newest_first(admin: Api) -> None:
+    """`order_by` turns the list round, page by page; a page's token is good for its own order only."""
+    admin.account()
+    forward = [event.sequence for event in listed(admin, page_size=1000, filter="sequence <= 9").audit_events]
+    found, token = [], ""
+    while True:
+        page = listed(admin, page_size=2, page_token=token, filter="sequence <= 9", order_by=" sequence  desc")
+        found += [event.sequence for event in page.audit_events]
+        if not page.next_page_token:
+            break
+        token = page.next_page_token
+    assert found == forward[::-1] != []
+    with refused("INVALID_ARGUMENT", "INVALID_PAGE_TOKEN", "page_token"):
+        listed(admin, page_token=token, filter="sequence <= 9")
+    assert listed(admin, order_by="sequence", page_size=1).audit_events[0].sequence == 1
+    for order in ("time", "sequence asc", "sequence desc, time", "SEQUENCE"):
+        with refused("INVALID_ARGUMENT", "INVALID_REQUEST", "order_by"):
+            listed(admin, order_by=order)
+
+
 def test_the_ledger_key(admin: Api) -> None:
     """The key that signs checkpoints is public: an Ed25519 key under its own thumbprint."""
     found = call(admin, "ListAuditCheckpoints", pb.ListAuditCheckpointsRequest())

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from artstore.identity.v1 import audit_service_pb2 as audit_pb
 from artstore.identity.v1 import token_service_pb2 as pb
 
 from artstore_grpc import secrets
@@ -18,7 +24,7 @@ from artstore_grpc.rpc.status import DETAILS_KEY
 from artstore_grpc.secrets import CHECKSUM_LENGTH, checksum
 from artstore_grpc.vault import Vault
 from tests.api.callers import GRANT, Api, basic
-from tests.api.conftest import administrator, first_account
+from tests.api.conftest import QUICK, administrator, first_account
 from tests.api.doors import HttpDoor, Refused, opened, refused, told
 from tests.installation import Account, Installation
 from tests.roots import opened_vault
@@ -34,6 +40,45 @@ CAUSES = {
     "no credentials": "no credentials",
 }
 """What the caller is never told, by the credentials that it sends."""
+
+
+def test_a_denial_is_in_the_ledger(alone: Installation, root: Api) -> None:
+    """One row for those of a minute: who was to be, from where, how often and why; the account stays in memory."""
+    account = root.account()
+    root.issue(account)
+    for _ in range(3):
+        with refused("UNAUTHENTICATED", "INVALID_CLIENT"):
+            root.issue(replace(account, secret=with_other_text(account.secret)))
+    with refused("UNAUTHENTICATED", "INVALID_CLIENT"):
+        root.issue(replace(account, client_id="sa_dev_x_00000000"))
+    alone.clock.advance(timedelta(minutes=1))
+    request = audit_pb.ListAuditEventsRequest(filter="kind = authentication.denied")
+    for _ in range(200):
+        found = root.door.call("ListAuditEvents", request, root.authorization).audit_events
+        if len(found) == 2:
+            break
+        alone.run(asyncio.sleep(0.1))
+    known, unknown = sorted(found, key=lambda row: row.subject != account.id)
+    told = json.loads(known.detail)
+    assert (known.actor, known.subject, told["client_id"]) == ("unauthenticated", account.id, account.client_id)
+    assert (told["count"], told["causes"], told["source"]) == (3, {"wrong secret": 3}, "127.0.0.1")
+    first = next(line for line in alone.log.getvalue().splitlines() if '"INVALID_CLIENT"' in line)
+    assert told["request_id"] == json.loads(first)["request_id"]
+    assert (unknown.subject, json.loads(unknown.detail)["causes"]) == ("unknown", {"unknown client_id": 1})
+    assert account.secret not in alone.log.getvalue()
+
+
+def test_a_stop_writes_what_was_denied(tmp_path: Path) -> None:
+    """The last minute's denials are in the ledger once the service has stopped."""
+    with (
+        Installation(tmp_path, **QUICK) as service,
+        opened("grpc", service) as door,
+        refused("UNAUTHENTICATED", "INVALID_CLIENT"),
+    ):
+        Api(door, service.issuer, basic("sa_dev_x_00000000", "wrong")).issue()
+    with closing(sqlite3.connect(service.settings.data_dir / "identity.db")) as database:
+        (count,) = database.execute("SELECT count(*) FROM ledger WHERE kind = 'authentication.denied'").fetchone()
+    assert count == 1
 
 
 def with_other_text(secret: str) -> str:

@@ -41,6 +41,11 @@ def test_list(cli: Cli, made: Account) -> None:
     (row,) = [json.loads(line)["row"] for line in cli("audit", "list", "--filter", mine, "--json").stdout.splitlines()]
     assert (row["kind"], row["subject"]) == ("account.created", made["id"])
     assert len(cli("audit", "list", "--limit", "2", "--json").stdout.splitlines()) == 2
+    *_, last = cli("audit", "list", "--json").stdout.splitlines()
+    *_, before, newest = cli("audit", "list", "--last", "2", "--json").stdout.splitlines()
+    assert json.loads(newest)["row"]["sequence"] >= json.loads(last)["row"]["sequence"]
+    assert json.loads(newest)["row"]["sequence"] == json.loads(before)["row"]["sequence"] + 1
+    cli("audit", "list", "--last", "2", "--limit", "2", code=2)
     cli("audit", "list", "--filter", "nonsense", code=10)
 
 

@@ -19,6 +19,7 @@ from artstore_grpc.cli.reference import markdown
 from artstore_grpc.errors import OUTCOMES, Internal
 from artstore_grpc.gateway.app import public_routes
 from artstore_grpc.key_encryption import LocalKey
+from artstore_grpc.records import EventKind
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
@@ -249,3 +250,10 @@ def test_the_tests_that_the_review_names_exist() -> None:
         path = ROOT / file if file.startswith("clients/") else ROOT / "tests" / file
         assert path.is_file(), file
         assert not test or f"def {test}(" in path.read_text(), f"{file}::{test}"
+
+
+def test_every_kind_of_row_is_described() -> None:
+    """docs/ledger.md lists the kinds of rows that there are, each once, and no other."""
+    rows = [line.split("|")[1] for line in (ROOT / "docs/ledger.md").read_text().splitlines() if line.startswith("| `")]
+    kinds = [name for row in rows for name in re.findall(r"`([a-z_]+\.[a-z_]+)`", row)]
+    assert sorted(kinds) == sorted(EventKind)

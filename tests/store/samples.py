@@ -18,7 +18,7 @@ from artstore_grpc.model import (
     Secret,
     SigningKey,
 )
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.records import Actor, Event, EventKind
 from artstore_grpc.store.sql import SqlStore
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -46,8 +46,10 @@ def account(**changes: Any) -> Account:
 
 
 def event(subject: str = "subject", **changes: Any) -> Event:
+    """`actor` is a name."""
     values = {"time": NOW, "actor": "tester", "kind": EventKind.ACCOUNT_UPDATED, "subject": subject, "detail": {}}
-    return Event(**(values | changes))
+    values |= changes
+    return Event(**(values | {"actor": Actor(values["actor"])}))
 
 
 def replay(**changes: Any) -> Replay:

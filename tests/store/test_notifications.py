@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from artstore_grpc.errors import StoreUnavailable
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.records import SYSTEM, Event, EventKind
 from artstore_grpc.store import notifications
 from artstore_grpc.store.notifications import listen
 from artstore_grpc.store.sql import SqlStore
@@ -50,7 +50,7 @@ async def listening(url: str) -> AsyncIterator[tuple[Ears, asyncio.Task[None]]]:
 
 async def record(store: SqlStore) -> None:
     async with store.unit() as unit:
-        unit.record(Event(datetime.now(UTC), "system", EventKind.ACCOUNT_UPDATED, "somebody", {}))
+        unit.record(Event(datetime.now(UTC), SYSTEM, EventKind.ACCOUNT_UPDATED, "somebody", {}))
 
 
 async def test_a_commit_is_heard(postgres_url: str) -> None:
@@ -61,7 +61,7 @@ async def test_a_commit_is_heard(postgres_url: str) -> None:
         await ears.something()
         with contextlib.suppress(RuntimeError):
             async with store.unit() as unit:
-                unit.record(Event(datetime.now(UTC), "system", EventKind.ACCOUNT_UPDATED, "somebody", {}))
+                unit.record(Event(datetime.now(UTC), SYSTEM, EventKind.ACCOUNT_UPDATED, "somebody", {}))
                 raise RuntimeError("rolls back")
         async with store.unit():
             pass

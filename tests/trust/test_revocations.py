@@ -24,7 +24,7 @@ from joserfc.jws import extract_compact
 from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.gateway import protocol
 from artstore_grpc.keys import Keyring
-from artstore_grpc.records import Event, EventKind
+from artstore_grpc.records import SYSTEM, Event, EventKind
 from artstore_grpc.replica import Replica
 from artstore_grpc.revocations import Revocations
 from artstore_grpc.store.sql import SqlStore
@@ -163,7 +163,7 @@ async def test_who_goes_away_hides_nothing(store: SqlStore) -> None:
     await listed.signed()
     async with store.unit() as unit:
         detail = {"account_id": "a", "expire_time": (now() + timedelta(hours=1)).isoformat()}
-        unit.record(Event(now(), "system", EventKind.TOKEN_REVOKED, "revoked", detail))
+        unit.record(Event(now(), SYSTEM, EventKind.TOKEN_REVOKED, "revoked", detail))
     await replica.poll()
     seconds += 2
     impatient = asyncio.create_task(listed.signed())

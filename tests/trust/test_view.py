@@ -18,7 +18,7 @@ from artstore_grpc import ledger, trust
 from artstore_grpc.errors import OutOfRange
 from artstore_grpc.ledger import GENESIS
 from artstore_grpc.model import AccountTrust, KeyState, Revocation, SigningKey
-from artstore_grpc.records import Event, EventKind, LedgerRow
+from artstore_grpc.records import SYSTEM, Event, EventKind, LedgerRow
 from artstore_grpc.rpc.trust_feed import CHUNK, chunks, news_message
 from artstore_grpc.trust import Trust
 from artstore_grpc.watches import News
@@ -70,7 +70,7 @@ def rows(events: Sequence[tuple[EventKind, str, dict[str, Any]]]) -> list[Ledger
     made: list[LedgerRow] = []
     head = GENESIS
     for kind, subject, detail in events:
-        made.append(ledger.append(head, Event(START, "system", kind, subject, detail)))
+        made.append(ledger.append(head, Event(START, SYSTEM, kind, subject, detail)))
         head = (made[-1].sequence, made[-1].hash)
     return made
 

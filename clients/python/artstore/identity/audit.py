@@ -23,12 +23,14 @@ class AuditMethods(AccountMethods):
     def _audit(self) -> AuditServiceAsyncStub:
         return AuditServiceStub(self.channel)
 
-    async def list_audit_events(self, *, filter: str = "", page_size: int = 0) -> AsyncIterator[pb.AuditEvent]:
+    async def list_audit_events(
+        self, *, filter: str = "", page_size: int = 0, order_by: str = ""
+    ) -> AsyncIterator[pb.AuditEvent]:
         """Every ledger row that matches (AIP-160), in order; asks for each page when it is reached.
 
-        `page_size` 0 leaves it to the service, at most 1,000.
+        `page_size` 0 leaves it to the service, at most 1,000; `order_by` "sequence desc" has the newest first.
         """
-        request = pb.ListAuditEventsRequest(filter=filter, page_size=page_size)
+        request = pb.ListAuditEventsRequest(filter=filter, page_size=page_size, order_by=order_by)
         while True:
             page = await self.audit_events_page(request)
             for event in page.audit_events:

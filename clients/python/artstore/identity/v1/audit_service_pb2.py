@@ -29,7 +29,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(artstore/identity/v1/audit_service.proto\x12\x14\x61rtstore.identity.v1\x1a(artstore/identity/v1/token_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x01\n\nAuditEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x15\n\rprevious_hash\x18\x07 \x01(\x0c\x12\x0c\n\x04hash\x18\x08 \x01(\x0c\"\x8b\x01\n\x0f\x41uditCheckpoint\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03kid\x18\x05 \x01(\t\x12\x11\n\tsignature\x18\x06 \x01(\t\"O\n\x16ListAuditEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"j\n\x17ListAuditEventsResponse\x12\x36\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32 .artstore.identity.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x1bListAuditCheckpointsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xb0\x01\n\x1cListAuditCheckpointsResponse\x12@\n\x11\x61udit_checkpoints\x18\x01 \x03(\x0b\x32%.artstore.identity.v1.AuditCheckpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x35\n\x0bledger_keys\x18\x03 \x03(\x0b\x32 .artstore.identity.v1.JsonWebKey\"\x7f\n\x15VerifyAuditLogRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x12\n\nafter_hash\x18\x02 \x01(\x0c\x12\x10\n\x08max_rows\x18\x03 \x01(\x05\x12\x15\n\rhead_sequence\x18\x04 \x01(\x03\x12\x11\n\thead_hash\x18\x05 \x01(\x0c\"\xe3\x01\n\x16VerifyAuditLogResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x15\n\rverified_rows\x18\x02 \x01(\x03\x12\x1c\n\x14verified_checkpoints\x18\x03 \x01(\x03\x12\x15\n\rlast_sequence\x18\x04 \x01(\x03\x12\x11\n\tlast_hash\x18\x05 \x01(\x0c\x12\x15\n\rnext_sequence\x18\x06 \x01(\x03\x12\x17\n\x0f\x62roken_sequence\x18\x07 \x01(\x03\x12\x19\n\x11\x62roken_checkpoint\x18\x08 \x01(\x03\x12\x0f\n\x07problem\x18\t \x01(\t\"/\n\x14\x45xplainDenialRequest\x12\x17\n\tdenial_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"&\n\x15\x45xplainDenialResponse\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t2\xe6\x04\n\x0c\x41uditService\x12\x8c\x01\n\x0fListAuditEvents\x12,.artstore.identity.v1.ListAuditEventsRequest\x1a-.artstore.identity.v1.ListAuditEventsResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/audit-events\x12\xa0\x01\n\x14ListAuditCheckpoints\x12\x31.artstore.identity.v1.ListAuditCheckpointsRequest\x1a\x32.artstore.identity.v1.ListAuditCheckpointsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/audit-checkpoints\x12\x93\x01\n\x0eVerifyAuditLog\x12+.artstore.identity.v1.VerifyAuditLogRequest\x1a,.artstore.identity.v1.VerifyAuditLogResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/api/v1/audit-events/verify:\x01*\x12\x8d\x01\n\rExplainDenial\x12*.artstore.identity.v1.ExplainDenialRequest\x1a+.artstore.identity.v1.ExplainDenialResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/denials/{denial_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(artstore/identity/v1/audit_service.proto\x12\x14\x61rtstore.identity.v1\x1a(artstore/identity/v1/token_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x01\n\nAuditEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x15\n\rprevious_hash\x18\x07 \x01(\x0c\x12\x0c\n\x04hash\x18\x08 \x01(\x0c\"\x8b\x01\n\x0f\x41uditCheckpoint\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03kid\x18\x05 \x01(\t\x12\x11\n\tsignature\x18\x06 \x01(\t\"a\n\x16ListAuditEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"j\n\x17ListAuditEventsResponse\x12\x36\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32 .artstore.identity.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x1bListAuditCheckpointsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xb0\x01\n\x1cListAuditCheckpointsResponse\x12@\n\x11\x61udit_checkpoints\x18\x01 \x03(\x0b\x32%.artstore.identity.v1.AuditCheckpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x35\n\x0bledger_keys\x18\x03 \x03(\x0b\x32 .artstore.identity.v1.JsonWebKey\"\x7f\n\x15VerifyAuditLogRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x12\x12\n\nafter_hash\x18\x02 \x01(\x0c\x12\x10\n\x08max_rows\x18\x03 \x01(\x05\x12\x15\n\rhead_sequence\x18\x04 \x01(\x03\x12\x11\n\thead_hash\x18\x05 \x01(\x0c\"\xe3\x01\n\x16VerifyAuditLogResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x15\n\rverified_rows\x18\x02 \x01(\x03\x12\x1c\n\x14verified_checkpoints\x18\x03 \x01(\x03\x12\x15\n\rlast_sequence\x18\x04 \x01(\x03\x12\x11\n\tlast_hash\x18\x05 \x01(\x0c\x12\x15\n\rnext_sequence\x18\x06 \x01(\x03\x12\x17\n\x0f\x62roken_sequence\x18\x07 \x01(\x03\x12\x19\n\x11\x62roken_checkpoint\x18\x08 \x01(\x03\x12\x0f\n\x07problem\x18\t \x01(\t\"/\n\x14\x45xplainDenialRequest\x12\x17\n\tdenial_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"&\n\x15\x45xplainDenialResponse\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t2\xe6\x04\n\x0c\x41uditService\x12\x8c\x01\n\x0fListAuditEvents\x12,.artstore.identity.v1.ListAuditEventsRequest\x1a-.artstore.identity.v1.ListAuditEventsResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/audit-events\x12\xa0\x01\n\x14ListAuditCheckpoints\x12\x31.artstore.identity.v1.ListAuditCheckpointsRequest\x1a\x32.artstore.identity.v1.ListAuditCheckpointsResponse\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/audit-checkpoints\x12\x93\x01\n\x0eVerifyAuditLog\x12+.artstore.identity.v1.VerifyAuditLogRequest\x1a,.artstore.identity.v1.VerifyAuditLogResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/api/v1/audit-events/verify:\x01*\x12\x8d\x01\n\rExplainDenial\x12*.artstore.identity.v1.ExplainDenialRequest\x1a+.artstore.identity.v1.ExplainDenialResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/denials/{denial_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,21 +51,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITCHECKPOINT']._serialized_start=379
   _globals['_AUDITCHECKPOINT']._serialized_end=518
   _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=520
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=599
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=601
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=707
-  _globals['_LISTAUDITCHECKPOINTSREQUEST']._serialized_start=709
-  _globals['_LISTAUDITCHECKPOINTSREQUEST']._serialized_end=777
-  _globals['_LISTAUDITCHECKPOINTSRESPONSE']._serialized_start=780
-  _globals['_LISTAUDITCHECKPOINTSRESPONSE']._serialized_end=956
-  _globals['_VERIFYAUDITLOGREQUEST']._serialized_start=958
-  _globals['_VERIFYAUDITLOGREQUEST']._serialized_end=1085
-  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_start=1088
-  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_end=1315
-  _globals['_EXPLAINDENIALREQUEST']._serialized_start=1317
-  _globals['_EXPLAINDENIALREQUEST']._serialized_end=1364
-  _globals['_EXPLAINDENIALRESPONSE']._serialized_start=1366
-  _globals['_EXPLAINDENIALRESPONSE']._serialized_end=1404
-  _globals['_AUDITSERVICE']._serialized_start=1407
-  _globals['_AUDITSERVICE']._serialized_end=2021
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=617
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=619
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=725
+  _globals['_LISTAUDITCHECKPOINTSREQUEST']._serialized_start=727
+  _globals['_LISTAUDITCHECKPOINTSREQUEST']._serialized_end=795
+  _globals['_LISTAUDITCHECKPOINTSRESPONSE']._serialized_start=798
+  _globals['_LISTAUDITCHECKPOINTSRESPONSE']._serialized_end=974
+  _globals['_VERIFYAUDITLOGREQUEST']._serialized_start=976
+  _globals['_VERIFYAUDITLOGREQUEST']._serialized_end=1103
+  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_start=1106
+  _globals['_VERIFYAUDITLOGRESPONSE']._serialized_end=1333
+  _globals['_EXPLAINDENIALREQUEST']._serialized_start=1335
+  _globals['_EXPLAINDENIALREQUEST']._serialized_end=1382
+  _globals['_EXPLAINDENIALRESPONSE']._serialized_start=1384
+  _globals['_EXPLAINDENIALRESPONSE']._serialized_end=1422
+  _globals['_AUDITSERVICE']._serialized_start=1425
+  _globals['_AUDITSERVICE']._serialized_end=2039
 # @@protoc_insertion_point(module_scope)

@@ -126,24 +126,28 @@ class ListAuditEventsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most so many rows in the answer; 0: 100, over 1,000: 1,000 (AIP-158)."""
     page_token: _builtins.str
-    """`next_page_token` of the page before; the filter must be the same (AIP-158)."""
+    """`next_page_token` of the page before; filter and order must be the same (AIP-158)."""
     filter: _builtins.str
     """Comparisons joined by AND (a part of AIP-160), at most 1,000 characters: `kind`, `actor` and `subject` by `=`,
     `sequence` and `time` by `<`, `<=`, `>` or `>=`. Example: `kind = account.suspended AND sequence > 1000`.
     """
+    order_by: _builtins.str
+    """`sequence` or empty: the oldest first; `sequence desc`: the newest first (AIP-132)."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -268,6 +268,7 @@ class ServiceAccount(_message.Message):
     ROTATION_POLICY_FIELD_NUMBER: _builtins.int
     NEXT_ROTATE_TIME_FIELD_NUMBER: _builtins.int
     SECRET_DELIVERY_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SUBJECT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. The account's id, a UUID; `sub` in its tokens. Where a request names an account by `id`, its
     `client_id` is accepted too.
@@ -290,6 +291,12 @@ class ServiceAccount(_message.Message):
     """Output only. Whether the account is part of the installation, as the first administrator is; it can't be deleted."""
     etag: _builtins.str
     """Changes whenever the account does (AIP-154)."""
+    certificate_subject: _builtins.str
+    """Whose client certificates authenticate the account on the listener for mutual TLS (`tls_client_auth`, RFC 8705
+    §2.1): one of `subject_dn:` (RFC 4514), `san_dns:`, `san_uri:`, `san_ip:` and `san_email:`, then the value that the
+    certificate must have; at most 300 characters. Empty: none do. An account that has one needs no secret, and does
+    not expire.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes the account may ask for, a subset of its role's. Empty in a request: all of its role's."""
@@ -374,10 +381,11 @@ class ServiceAccount(_message.Message):
         rotation_policy: Global___RotationPolicy | None = ...,
         next_rotate_time: _timestamp_pb2.Timestamp | None = ...,
         secret_delivery: Global___SecretDelivery | None = ...,
+        certificate_subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time", "next_rotate_time", b"next_rotate_time", "purge_time", b"purge_time", "rotation_policy", b"rotation_policy", "secret_delivery", b"secret_delivery", "secret_expire_time", b"secret_expire_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "client_id", b"client_id", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "introspection_only", b"introspection_only", "is_system", b"is_system", "name", b"name", "next_rotate_time", b"next_rotate_time", "public_keys", b"public_keys", "purge_time", b"purge_time", "rate_limit", b"rate_limit", "role", b"role", "rotation_policy", b"rotation_policy", "scopes", b"scopes", "secret_delivery", b"secret_delivery", "secret_expire_time", b"secret_expire_time", "secrets", b"secrets", "served_audiences", b"served_audiences", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "certificate_subject", b"certificate_subject", "client_id", b"client_id", "create_time", b"create_time", "delete_time", b"delete_time", "description", b"description", "etag", b"etag", "id", b"id", "introspection_only", b"introspection_only", "is_system", b"is_system", "name", b"name", "next_rotate_time", b"next_rotate_time", "public_keys", b"public_keys", "purge_time", b"purge_time", "rate_limit", b"rate_limit", "role", b"role", "rotation_policy", b"rotation_policy", "scopes", b"scopes", "secret_delivery", b"secret_delivery", "secret_expire_time", b"secret_expire_time", "secrets", b"secrets", "served_audiences", b"served_audiences", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
