@@ -114,15 +114,16 @@ class Authenticator:
             claims = self._keyring.verify(token.strip())
         except BadToken as error:
             raise InvalidToken(cause=str(error)) from None
+        whose = str(claims["sub"]), str(claims["client_id"])
         if claims["aud"] not in (self._issuer, [self._issuer]) and not (
             default_audience_too and claims["aud"] in (self._audience, [self._audience])
         ):
-            raise denied(claims, "audience is not the issuer alone", reason="WRONG_AUDIENCE")
+            raise InvalidToken(reason="WRONG_AUDIENCE", cause="audience is not the issuer alone").of(*whose)
         if "cnf" in claims and claims["cnf"] != {"x5t#S256": certificate}:
-            raise denied(claims, "bound to another certificate than the caller's")
+            raise InvalidToken(cause="bound to another certificate than the caller's").of(*whose)
         account = await self.live(claims)
         if account is None:
-            raise denied(claims, "revoked, or its account isn't active")
+            raise InvalidToken(cause="revoked, or its account isn't active").of(*whose)
         scopes = frozenset(claims.get("scope", "").split()) & frozenset(account.granted_scopes)
         return Caller(account, scopes, claims=claims)
 
@@ -136,10 +137,3 @@ class Authenticator:
         if claims.get("epoch") != account.epoch or self._replica.trust.is_revoked(str(claims["jti"])):
             return None
         return account
-
-
-def denied(claims: dict[str, object], cause: str, *, reason: str = "") -> InvalidToken:
-    """The refusal of a token that is one of ours, and names its account."""
-    error = InvalidToken(reason=reason, cause=cause)
-    error.whose = (str(claims["sub"]), str(claims["client_id"]))
-    return error

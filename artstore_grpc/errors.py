@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Self
 
 DOMAIN = "identity.artstore"
 """`google.rpc.ErrorInfo.domain` of every error."""
@@ -63,6 +64,11 @@ class IdentityError(Exception):
         self.denial_id = ""
         """The sealed cause, where authentication was denied; set by the pipeline."""
         super().__init__(self.message)
+
+    def of(self, account_id: str, client_id: str) -> Self:
+        """The same, with the account that it denies."""
+        self.whose = (account_id, client_id)
+        return self
 
 
 class InvalidRequest(IdentityError):
