@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from artstore_grpc import fields, filters, pages, rotation_policies, rotations
+from artstore_grpc import fields, filters, pages, rotation_policies, rotations, subjects
 from artstore_grpc.call import Caller
 from artstore_grpc.changes import Changes, Target, forbid_oneself, require_scopes
 from artstore_grpc.descriptions import described
@@ -54,9 +54,10 @@ class Draft:
     served_audiences: tuple[str, ...] = ()
     introspection_only: bool = False
     public_keys: tuple[PublicKey, ...] = ()
+    certificate_subject: str = ""
     rotation_policy: RotationPolicy = BY_HAND
     without_secret: bool = False
-    """Makes no secret: the account authenticates by its keys alone."""
+    """Makes no secret: the account authenticates by its keys or certificates alone."""
     is_system: bool = False
 
 
@@ -85,8 +86,8 @@ class Accounts:
     async def create(self, draft: Draft, caller: Caller | None, retry: Retry | None = None) -> Answer:
         """A new account with its first secret, unless it is to have none. A `caller` of None is the installation
         itself. Raises InvalidRequest, PermissionDenied, AlreadyExists."""
-        if draft.without_secret and not draft.public_keys:
-            raise invalid("without_secret", "needs an account with public_keys")
+        if draft.without_secret and not (draft.public_keys or draft.certificate_subject):
+            raise invalid("without_secret", "needs an account with public_keys or a certificate_subject")
         if draft.without_secret and draft.rotation_policy.mode is RotationMode.MANAGED:
             raise invalid("without_secret", "contradicts a managed rotation_policy")
         account = self.drafted(draft)
@@ -210,6 +211,7 @@ class Accounts:
             served_audiences=draft.served_audiences,
             introspection_only=draft.introspection_only,
             public_keys=draft.public_keys,
+            certificate_subject=draft.certificate_subject,
             rotation_policy=rotation_policies.checked(draft.rotation_policy, self._sinks),
             is_system=draft.is_system,
         )
@@ -218,7 +220,14 @@ class Accounts:
 
 def weight(account: Account) -> int:
     """About how many bytes an account takes on the wire."""
-    texts = (account.name, account.description, *account.granted_scopes, *account.audiences, *account.served_audiences)
+    texts = (
+        account.name,
+        account.description,
+        account.certificate_subject,
+        *account.granted_scopes,
+        *account.audiences,
+        *account.served_audiences,
+    )
     keys = sum(100 + len(key.kid) + sum(map(len, key.jwk.values())) for key in account.public_keys)
     uses = sum(20 + len(use.source) for secret in account.secrets for use in secret.uses)
     policy = account.rotation_policy
@@ -233,7 +242,7 @@ def rights(account: Account) -> tuple[object, ...]:
 
 def credentials(account: Account) -> tuple[object, ...]:
     """What an account authenticates with, as far as fields say it; nobody changes their own."""
-    return account.public_keys, account.rotation_policy
+    return account.public_keys, account.certificate_subject, account.rotation_policy
 
 
 def checked(account: Account) -> Account:
@@ -243,6 +252,7 @@ def checked(account: Account) -> Account:
         name=fields.name(account.name),
         description=fields.description(account.description),
         rate_limit=fields.rate_limit(account.rate_limit),
+        certificate_subject=subjects.subject(account.certificate_subject),
         scopes=fields.scopes(account.scopes, account.role),
         audiences=fields.audiences(account.audiences),
         served_audiences=fields.audiences(account.served_audiences, "served_audiences"),

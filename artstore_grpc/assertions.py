@@ -22,14 +22,13 @@ from joserfc.errors import InvalidClaimError, JoseError, UnsupportedAlgorithmErr
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from artstore_grpc.attempts import about, names_of
 from artstore_grpc.credentials import CLIENT_ID, Credentials
 from artstore_grpc.ephemeral.protocol import Limiter, UsedAssertions
-from artstore_grpc.errors import IdentityError, InvalidClient, RateLimited, invalid
-from artstore_grpc.failures import Failures
+from artstore_grpc.errors import RateLimited, invalid
 from artstore_grpc.model import Account, PublicKey, State
 from artstore_grpc.public_keys import ALGORITHMS, EXPONENTS, MAX_PUBLIC_KEYS, RSA_BITS
-from artstore_grpc.replica import NOBODY, Replica
+from artstore_grpc.refusals import Refusals, about
+from artstore_grpc.replica import Replica
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.vault import framed
 
@@ -151,14 +150,14 @@ class Assertions:
         replica: Replica,
         used: UsedAssertions,
         limiter: Limiter,
-        failures: Failures,
+        refusals: Refusals,
         issuer: str,
         now: Callable[[], datetime],
     ) -> None:
         self._replica = replica
         self._limiter = limiter
         self._used = used
-        self._failures = failures
+        self._refusals = refusals
         self._audiences = [issuer, f"{issuer}/oauth2/token"]
         self._now = now
         self._parsed: dict[str, Key] = {}
@@ -179,23 +178,9 @@ class Assertions:
             check_header(assertion.header)
             return await self._proved(assertion, credentials.client_id)
         except BadAssertion as bad:
-            raise await self._refused(bad, claimed, source, known=known) from None
-
-    async def _refused(self, bad: BadAssertion, claimed: str, source: str, *, known: bool) -> IdentityError:
-        """What a caller is told of a bad assertion, once it was counted; `known`: its account was in memory."""
-        # In an outage accounts in memory would otherwise fail in another way than those that aren't.
-        self._replica.require_database()
-        if known:  # or the time that a refusal takes would tell which accounts are in memory
-            await self._replica.reread(NOBODY)
-        error: IdentityError = InvalidClient(cause=str(bad))
-        try:
-            await self._failures.look_at_source(source, str(bad))
-            await self._failures.admit(claimed, "assertion", source, str(bad))
-            await self._failures.failed(source)
-        except RateLimited as limited:
-            error = limited
-        error.whose = names_of(bad.account)
-        return error
+            raise await self._refusals.of(
+                str(bad), bad.account, claimed=claimed, what="assertion", source=source, known=known
+            ) from None
 
     async def _proved(self, assertion: Assertion, client_id: str) -> tuple[Account, PublicKey]:
         account = await self._replica.account_by_client_id(assertion.client_id)

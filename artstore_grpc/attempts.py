@@ -22,6 +22,7 @@ from artstore_grpc.credentials import Credentials
 from artstore_grpc.errors import IdentityError, InvalidClient, RateLimited, StoreUnavailable
 from artstore_grpc.failures import Failures
 from artstore_grpc.model import Account, Secret, State
+from artstore_grpc.refusals import about, names_of
 from artstore_grpc.replica import Replica
 from artstore_grpc.secrets import IMPORTED_DIGEST_BYTES, IMPORTED_PREFIX, Hasher
 from artstore_grpc.store.protocol import Store
@@ -202,16 +203,6 @@ class Attempts:
         except StoreUnavailable:
             return True  # the tag stays in memory; the next first success after a restart stores it
         return True
-
-
-def about(cause: str, account: Account | None) -> str:
-    """A cause for the log and for ExplainDenial: with the account where there is one, never with what was sent."""
-    return f"{cause}: {account.client_id}" if account else cause
-
-
-def names_of(account: Account | None) -> tuple[str, str]:
-    """As `IdentityError.whose` has it."""
-    return (account.id, account.client_id) if account else ("", "")
 
 
 def first_use(attempt: Attempt, account: Account | None) -> bool:

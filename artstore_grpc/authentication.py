@@ -15,7 +15,8 @@ from datetime import datetime
 from artstore_grpc import secrets
 from artstore_grpc.assertions import Assertions
 from artstore_grpc.attempts import NO_SECRET, Attempt, Attempts, find, first_use, refusal
-from artstore_grpc.call import Caller
+from artstore_grpc.call import NO_SUBJECTS, Caller
+from artstore_grpc.client_certificates import ClientCertificates
 from artstore_grpc.credentials import CLIENT_ID, Credentials
 from artstore_grpc.errors import InvalidClient, InvalidToken
 from artstore_grpc.keys import BadToken, Keyring
@@ -39,6 +40,7 @@ class Authenticator:
         vault: Vault,
         attempts: Attempts,
         assertions: Assertions,
+        certificates: ClientCertificates,
         usage: Usage,
         issuer: str,
         audience: str,
@@ -49,20 +51,25 @@ class Authenticator:
         self._vault = vault
         self._attempts = attempts
         self._assertions = assertions
+        self._certificates = certificates
         self._usage = usage
         self._issuer = issuer
         self._audience = audience
         self._now = now
 
-    async def client(self, credentials: Credentials, source: str) -> Caller:
-        """The account whose live secret this is, or that signed the assertion. Raises InvalidClient with the cause for
-        the log, RateLimited after too many failures, Overloaded when hashes queue up, StoreUnavailable; for an
+    async def client(self, credentials: Credentials, source: str, subjects: frozenset[str] = NO_SUBJECTS) -> Caller:
+        """The account whose live secret this is, or that signed the assertion, or, where nothing but its client_id was
+        sent, that names one of `subjects`, those of the connection's certificate. Raises InvalidClient with the cause
+        for the log, RateLimited after too many failures, Overloaded when hashes queue up, StoreUnavailable; for an
         assertion also InvalidRequest and Unavailable."""
         if credentials.empty:
             raise InvalidClient(cause="no credentials")
         if credentials.client_assertion:
             signer, key = await self._assertions.prove(credentials, source)
             return Caller(signer, frozenset(signer.granted_scopes), key_thumbprint=key.thumbprint)
+        if subjects and not credentials.client_secret:
+            shown = await self._certificates.prove(credentials.client_id, subjects, source)
+            return Caller(shown, frozenset(shown.granted_scopes), certificate_subject=shown.certificate_subject)
         text = credentials.client_secret
         # No text, or one with a NUL, where other implementations of bcrypt end: nobody's secret, imported or not.
         if not CLIENT_ID.fullmatch(credentials.client_id) or not 0 < len(text) <= MAX_SECRET_LENGTH or "\0" in text:

@@ -26,6 +26,10 @@ TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context §3.2."""
 
 
+NO_SUBJECTS: frozenset[str] = frozenset()
+"""Of a connection without a certificate of its own."""
+
+
 @dataclass(slots=True)
 class Caller:
     """Who was authenticated, and what they may do in this call."""
@@ -36,6 +40,8 @@ class Caller:
     """The secret it authenticated with, if it did."""
     key_thumbprint: str = ""
     """The key whose assertion it authenticated with, if it did."""
+    certificate_subject: str = ""
+    """The subject of the certificate that it authenticated with, if it did."""
     claims: Mapping[str, Any] = field(default_factory=dict)
     """What the token says that it bears; empty for one that bears none."""
     source: str = ""
@@ -45,8 +51,8 @@ class Caller:
 
     @property
     def by_token(self) -> bool:
-        """Whether it bears a token, rather than proving itself by a secret or a key."""
-        return not (self.secret_id or self.key_thumbprint)
+        """Whether it bears a token, rather than proving itself by a secret, a key or a certificate."""
+        return not (self.secret_id or self.key_thumbprint or self.certificate_subject)
 
     @property
     def actor(self) -> Actor:
@@ -67,6 +73,8 @@ class Call:
     certificate: str = ""
     """The SHA-256 thumbprint of the caller's own certificate, in base64url (RFC 8705 §3.1); empty where its connection
     has none, or is a proxy's."""
+    subjects: frozenset[str] = NO_SUBJECTS
+    """What that certificate says that the caller is called, as subjects.py has it."""
     door: str = "grpc"
     """`grpc` or `http`; for the log."""
     authorization: str | None = None

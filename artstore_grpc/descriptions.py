@@ -19,6 +19,7 @@ def described(account: Account) -> dict[str, Any]:
         "served_audiences": list(account.served_audiences),
         "introspection_only": account.introspection_only,
         "public_keys": {key.thumbprint: {"algorithm": key.algorithm, "kid": key.kid} for key in account.public_keys},
+        "certificate_subject": account.certificate_subject,
         "rotation_policy": described_policy(account.rotation_policy),
         "suspended": account.suspended,
         "deleted": account.delete_time is not None,

@@ -199,6 +199,8 @@ class Account:
     """When `epoch` was last raised; None if never."""
     public_keys: tuple[PublicKey, ...] = ()
     """Keys whose assertions authenticate it (RFC 7523 §2.2)."""
+    certificate_subject: str = ""
+    """Whose certificates authenticate it (RFC 8705 §2.1.2), as subjects.py has it; empty: none do."""
     rotation_policy: RotationPolicy = BY_HAND
     next_rotate_time: datetime | None = None
     """When the policy has its secret rotated next; None where it doesn't."""
@@ -219,6 +221,11 @@ class Account:
         return max((secret.expire_time for secret in self.secrets), default=None)
 
     @property
+    def lasting(self) -> bool:
+        """Whether it authenticates by something that doesn't expire."""
+        return bool(self.public_keys or self.certificate_subject)
+
+    @property
     def granted_scopes(self) -> tuple[str, ...]:
         return self.scopes or ROLE_SCOPES[self.role]
 
@@ -230,7 +237,7 @@ class Account:
         for secret in self.secrets:
             if now < secret.expire_time:
                 return State.ACTIVE
-        return State.EXPIRED if self.secrets and not self.public_keys else State.ACTIVE
+        return State.EXPIRED if self.secrets and not self.lasting else State.ACTIVE
 
     def live_secrets(self, now: datetime) -> tuple[Secret, ...]:
         return tuple(secret for secret in self.secrets if secret.live(now))

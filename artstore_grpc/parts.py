@@ -17,6 +17,7 @@ from artstore_grpc.audiences import Audiences
 from artstore_grpc.audit import Audit
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
+from artstore_grpc.client_certificates import ClientCertificates
 from artstore_grpc.deliveries import Deliveries
 from artstore_grpc.denials import Denials
 from artstore_grpc.ephemeral.announcements import RedisAnnouncements
@@ -33,6 +34,7 @@ from artstore_grpc.key_policy import KeyPolicy
 from artstore_grpc.keys import Keyring
 from artstore_grpc.notary import Notary
 from artstore_grpc.pipeline import Pipeline
+from artstore_grpc.refusals import Refusals
 from artstore_grpc.replays import Replays
 from artstore_grpc.replica import Replica, nothing
 from artstore_grpc.revocations import Revocations
@@ -143,6 +145,7 @@ async def parts(
         usage = Usage(store)
         audiences = Audiences(settings.audience, issuer)
         attempts = Attempts(store=store, replica=replica, hasher=hasher, failures=failures, now=now)
+        refusals = Refusals(replica, failures)
         used: UsedAssertions = StoredUsedAssertions(store, replica)
         if settings.redis_url:
             used = RedisUsedAssertions(settings.redis_url)
@@ -153,8 +156,9 @@ async def parts(
             vault=vault,
             attempts=attempts,
             assertions=Assertions(
-                replica=replica, used=used, limiter=limiter, failures=failures, issuer=issuer, now=now
+                replica=replica, used=used, limiter=limiter, refusals=refusals, issuer=issuer, now=now
             ),
+            certificates=ClientCertificates(replica=replica, refusals=refusals, now=now),
             usage=usage,
             issuer=issuer,
             audience=settings.audience,

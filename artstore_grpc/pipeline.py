@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 
 from artstore_grpc import errors
 from artstore_grpc.authentication import Authenticator
-from artstore_grpc.call import MAX_MESSAGE_BYTES, Call, Caller
+from artstore_grpc.call import MAX_MESSAGE_BYTES, NO_SUBJECTS, Call, Caller
 from artstore_grpc.credentials import Credentials, gathered
 from artstore_grpc.deadlines import DeadlinePassed, within
 from artstore_grpc.denials import Denials
@@ -161,7 +161,9 @@ class Pipeline:
         if rule.authentication is Authentication.NONE:
             return None
         if rule.authentication is Authentication.CLIENT:
-            return await self._authenticator.client(gathered(fields_of(message), call.authorization), call.source)
+            subjects = call.subjects if call.authorization is None else NO_SUBJECTS
+            given = gathered(fields_of(message), call.authorization)
+            return await self._authenticator.client(given, call.source, subjects)
         if rule.authentication is Authentication.BEARER_OR_SELF:
             own = assertion_of(message)
             if is_basic(call.authorization) or not own.empty:

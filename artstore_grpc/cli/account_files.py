@@ -69,6 +69,7 @@ COLUMNS: dict[str, Callable[[str], Any]] = {
     "served_audiences": str.split,
     "introspection_only": flag,
     "public_keys": document,
+    "certificate_subject": str,
     "rotation_policy": document,
     "secret_hash": str,
     "secret_expire_time": str,

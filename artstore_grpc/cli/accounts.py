@@ -35,6 +35,7 @@ FIELDS: dict[str, str] = {
     "serves": "served_audiences",
     "introspection_only": "introspection_only",
     "public_key": "public_keys",
+    "certificate_subject": "certificate_subject",
 }
 """The field of an account that each option sets."""
 
@@ -66,6 +67,12 @@ def field_options(*, required: bool) -> Callable[[Callable[..., None]], Callable
             multiple=True,
             metavar="FILE",
             help="Authenticates by this key: a JWK, a JWK set or PEM; repeatable. '': by none.",
+        ),
+        click.option(
+            "--certificate-subject",
+            metavar="NAME:VALUE",
+            help="Authenticates by client certificates with this subject_dn, san_dns, san_uri, san_ip or san_email"
+            " (mutual TLS). '': by none.",
         ),
         click.option(flag, default=None, is_flag=True, help="Gets no tokens: it only introspects and revokes."),
         *ROTATION_OPTIONS,
@@ -99,7 +106,9 @@ def field_value(option: str, value: Any) -> Any:
 
 @accounts.command()
 @field_options(required=True)
-@click.option("--without-secret", is_flag=True, help="Make no secret: it authenticates by its --public-key alone.")
+@click.option(
+    "--without-secret", is_flag=True, help="Make no secret: it has a --public-key or a --certificate-subject."
+)
 @click.option("--request-id", default="", help="A random UUID that makes it safe to run this again (AIP-155).")
 @json_option
 @as_client

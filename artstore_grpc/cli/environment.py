@@ -74,15 +74,16 @@ def tls_file(name: str, given: str | None = None, environ: Mapping[str, str] | N
     return _read_file(PREFIX + name, Path(named)).encode() if named else b""
 
 
-def credentials(environ: Mapping[str, str] | None = None) -> Credentials:
-    """The account that the commands act as. Raises InvalidSettings when it is not given."""
+def credentials(environ: Mapping[str, str] | None = None, *, certificate: bool = False) -> Credentials:
+    """The account that the commands act as; where they call by a client `certificate` that may prove it. Raises
+    InvalidSettings when it is not given."""
     environ = os.environ if environ is None else environ
     client_id = read(environ, CLIENT_ID, secret=False)
     client_secret = read(environ, CLIENT_SECRET, secret=True)
     private_key = read(environ, CLIENT_KEY, secret=True)
     if client_secret and private_key:
         raise InvalidSettings("ARTSTORE_CLIENT_SECRET and ARTSTORE_CLIENT_KEY are both given; give one of them.")
-    if not client_id or not (client_secret or private_key):
+    if not client_id or not (client_secret or private_key or certificate):
         missing = PREFIX + (CLIENT_SECRET if client_id else CLIENT_ID)
         raise InvalidSettings(
             f"{missing} is not given: this command needs an account, in ARTSTORE_CLIENT_ID and ARTSTORE_CLIENT_SECRET "

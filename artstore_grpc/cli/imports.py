@@ -84,7 +84,7 @@ async def import_(
     secret_hash         bcrypt hash of its secret, $2a$, $2b$ or $2y$; none if empty
     secret_expire_time  RFC 3339, at most 90 days ahead; in 90 days if empty
     description, rate_limit, scopes, audiences, served_audiences,
-    introspection_only, public_keys, rotation_policy
+    introspection_only, public_keys, certificate_subject, rotation_policy
                         as the API has them; lists are separated by spaces in CSV,
                         public_keys and rotation_policy are JSON there too
 

@@ -115,6 +115,7 @@ def echo_account(account: ServiceAccount) -> None:
             ("next rotation", time_text(account.next_rotate_time)),
             ("delivery", delivery_text(account)),
             *((f"secret {secret.id}", secret_text(secret)) for secret in account.secrets),
+            ("certificate", account.certificate_subject),
             *((f"key {key.thumbprint}", key_text(key)) for key in account.public_keys),
             ("etag", account.etag),
         ]

@@ -117,7 +117,9 @@ def _command(work: Work, *, authenticated: bool) -> Callable[..., None]:
         address = target or environment.target()
         click.get_current_context().meta[TARGET] = address
         secured = channel_credentials(ca_file, client_certificate, client_certificate_key)
-        asyncio.run(_with_client(work, address, timeout, options, secured, authenticated=authenticated))
+        proof = bool(environment.tls_file(environment.CLIENT_CERTIFICATE_FILE, client_certificate))
+        account = environment.credentials(certificate=proof) if authenticated else environment.Credentials("", "")
+        asyncio.run(_with_client(work, address, timeout, options, secured, account))
 
     return command
 
@@ -128,10 +130,8 @@ async def _with_client(
     per_call: timedelta,
     options: dict[str, Any],
     secured: grpc.ChannelCredentials | None,
-    *,
-    authenticated: bool,
+    account: environment.Credentials,
 ) -> None:
-    account = environment.credentials() if authenticated else environment.Credentials("", "")
     async with opened(target, account, per_call, secured) as client:
         await work(client, **options)
 

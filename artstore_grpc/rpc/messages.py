@@ -29,6 +29,7 @@ MUTABLE = (
     "served_audiences",
     "introspection_only",
     "public_keys",
+    "certificate_subject",
     "rotation_policy",
 )
 """What an update mask may name."""
@@ -160,6 +161,7 @@ def account_message(account: model.Account, audiences: Audiences, now: datetime)
         served_audiences=account.served_audiences,
         introspection_only=account.introspection_only,
         public_keys=[public_key_message(key) for key in account.public_keys],
+        certificate_subject=account.certificate_subject,
         is_system=account.is_system,
         secrets=[secret_message(secret) for secret in account.live_secrets(now)],
         etag=etag(account),

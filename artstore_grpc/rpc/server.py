@@ -7,7 +7,7 @@ before any of our code runs; and one abort, here, turns an IdentityError into a 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -17,7 +17,7 @@ from artstore.identity.confirmation import presented
 from google.protobuf.descriptor import MethodDescriptor
 
 from artstore_grpc.addresses import Network, source_address, trusts
-from artstore_grpc.call import Call, correlated
+from artstore_grpc.call import NO_SUBJECTS, Call, correlated
 from artstore_grpc.certificates import Certificates, Pair
 from artstore_grpc.errors import CannotBind, IdentityError
 from artstore_grpc.pipeline import Pipeline
@@ -26,6 +26,7 @@ from artstore_grpc.rpc.descriptors import SERVICES, full_name
 from artstore_grpc.rpc.health import Health
 from artstore_grpc.rpc.status import abort
 from artstore_grpc.settings import Address
+from artstore_grpc.subjects import subjects
 
 MAX_RECEIVE_BYTES = 4 * 1024 * 1024
 """gRPC's own bound, past which its core answers RESOURCE_EXHAUSTED; the pipeline's own is far below."""
@@ -189,8 +190,15 @@ def call_with_certificate(
     """As `call_of`, on the listener that demands certificates. A trusted proxy's is not its callers'."""
     call = call_of(method, context, trusted)
     if not trusts(call.peer, trusted):
-        call.certificate = presented(context.auth_context())
+        shown = context.auth_context()
+        call.certificate, call.subjects = presented(shown), presented_subjects(shown)
     return call
+
+
+def presented_subjects(auth_context: Mapping[str, Any]) -> frozenset[str]:
+    """What the certificate in a call's `auth_context()` says that its owner is called."""
+    found = auth_context.get("x509_pem_cert")
+    return subjects(bytes(found[0])) if found else NO_SUBJECTS
 
 
 @lru_cache(maxsize=4096)

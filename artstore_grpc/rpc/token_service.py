@@ -161,7 +161,9 @@ def proof_of(caller: Caller) -> dict[str, str]:
     """What a client has proved itself by, for the log."""
     if caller.secret_id:
         return {"secret_id": caller.secret_id}
-    return {"key_thumbprint": caller.key_thumbprint}
+    if caller.key_thumbprint:
+        return {"key_thumbprint": caller.key_thumbprint}
+    return {"certificate_subject": caller.certificate_subject}
 
 
 def check_issue(request: pb.IssueTokenRequest) -> None:

@@ -191,7 +191,10 @@ def _in_state(state: State, now: datetime) -> ColumnElement[bool]:
     """`model.Account.state` as SQL."""
     present = accounts.c.delete_time.is_(None)
     running = and_(present, ~accounts.c.suspended)
-    expires, lasting = accounts.c.secret_expire_time, accounts.c.has_public_keys
+    expires, lasting = (
+        accounts.c.secret_expire_time,
+        or_(accounts.c.has_public_keys, accounts.c.certificate_subject != ""),
+    )
     return {
         State.DELETED: ~present,
         State.SUSPENDED: and_(present, accounts.c.suspended),

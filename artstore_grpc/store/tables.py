@@ -121,6 +121,7 @@ accounts = Table(
     Column("told_expire_time", Time),
     # When to look next for what happens by itself (rotations.py); written with every change of the account.
     Column("due_time", Time),
+    Column("certificate_subject", Text, nullable=False, server_default=""),
     UniqueConstraint("client_id"),
     # Deleted accounts keep their names until they are purged, so that undelete cannot collide.
     UniqueConstraint("name"),

@@ -10,4 +10,9 @@ DIFFERENCES = {
     "test_a_secret_that_is_known_is_never_slowed": "failures",
 }
 
-globals().update(taken(test_denials, differences=DIFFERENCES))
+INSIDE = {
+    "test_a_denial_is_in_the_ledger": "the ledger, and the log",
+    "test_a_stop_writes_what_was_denied": "the database",
+}
+
+globals().update(taken(test_denials, inside=INSIDE, differences=DIFFERENCES))

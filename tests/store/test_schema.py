@@ -106,7 +106,7 @@ async def test_migrations_lead_to_the_tables(empty_url: str) -> None:
 async def test_older_schema_is_refused(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A schema that lacks this program's latest migration is refused with the command to run."""
     monkeypatch.setattr("artstore_grpc.store.schema.head_revision", lambda: "9998")
-    with pytest.raises(SchemaMismatch, match=r"\(0004\) is older than .* \(9998\): run `artstore-grpc db upgrade`\.$"):
+    with pytest.raises(SchemaMismatch, match=r"\(0005\) is older than .* \(9998\): run `artstore-grpc db upgrade`\.$"):
         await check(store_url)
 
 
@@ -167,4 +167,4 @@ async def test_missing_folder_is_unavailable(tmp_path: Path) -> None:
 
 def test_head_revision_is_the_latest_migration() -> None:
     """The revision that the program needs is that of its last migration."""
-    assert head_revision() == "0004"
+    assert head_revision() == "0005"

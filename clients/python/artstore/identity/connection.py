@@ -91,9 +91,11 @@ class Connection:
         have a `private_key` (a JWK or PEM; RSA, P-256 or Ed25519) whose public half is registered with it: each call
         then makes an assertion for `issuer`, the service's issuer identifier. None: what the service says it is; give
         it where the key is used elsewhere too, since a false service could have an assertion for the other made.
-        In place of all these `credentials` may say who calls and by what, asked before each call that needs it: a
-        `CredentialsFile` is right after a rotation too. `timeout` is the deadline of each call. `channel_credentials`
-        are for TLS; None is plain text. Raises ValueError for a key that can't be read, and for a secret beside a key.
+        An account that its client certificate authenticates (RFC 8705 §2.1) needs neither: `client_id`, and the
+        certificate in `channel_credentials`. In place of all these `credentials` may say who calls and by what, asked
+        before each call that needs it: a `CredentialsFile` is right after a rotation too. `timeout` is the deadline of
+        each call. `channel_credentials` are for TLS; None is plain text. Raises ValueError for a key that can't be
+        read, and for a secret beside a key.
         """
         if credentials is not None and (client_id or client_secret or private_key is not None):
             raise ValueError("give credentials, or client_id with client_secret or private_key.")

@@ -20,7 +20,8 @@ class CredentialsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An account and what it proves itself with: a secret, or a private key whose public half is registered with it.
+    """An account and what it proves itself with: a secret, a private key whose public half is registered with it, or,
+    `by_certificate`, the client certificate of the channel that it is used on (RFC 8705 §2.1).
 
     `issuer` is the service's issuer identifier, empty where it isn't known; an assertion is made for it.
     `secret_expire_time` is aware; None where it isn't known. `repr` shows neither secret nor key.
@@ -31,12 +32,13 @@ class Credentials:
     issuer: str = ""
     secret_expire_time: datetime | None = None
     private_key: PrivateKey | None = field(default=None, repr=False)
+    by_certificate: bool = False
 
     def __post_init__(self) -> None:
         if not self.client_id:
             raise ValueError("client_id is missing.")
-        if bool(self.client_secret) == (self.private_key is not None):
-            raise ValueError("give client_secret or private_key, and not both.")
+        if [bool(self.client_secret), self.private_key is not None, self.by_certificate].count(True) != 1:
+            raise ValueError("give client_secret or private_key, and not both, or use a client certificate.")
 
     def proves_like(self, other: Credentials) -> bool:
         """Whether the service would answer both alike."""
@@ -74,8 +76,15 @@ class StaticCredentials:
 
 
 def static(
-    client_id: str, client_secret: str = "", private_key_text: KeyText | None = None, issuer: str = ""
+    client_id: str,
+    client_secret: str = "",
+    private_key_text: KeyText | None = None,
+    issuer: str = "",
+    *,
+    by_certificate: bool = False,
 ) -> StaticCredentials:
     """A provider of what is given. Raises ValueError for a key that can't be read, and for none or two proofs."""
     key = None if private_key_text is None else private_key(private_key_text)
-    return StaticCredentials(Credentials(client_id, client_secret, issuer, private_key=key))
+    return StaticCredentials(
+        Credentials(client_id, client_secret, issuer, private_key=key, by_certificate=by_certificate)
+    )

@@ -71,8 +71,9 @@ class Source:
         `credentials` says by what: a provider such as `CredentialsFile(path)`, or fixed ones; in their place
         `client_id` with `client_secret` or `private_key` may be given, and `issuer`, as `Client` has them. `timeout` is
         the longest that a caller waits for its first token; one request takes at most half of it.
-        `channel_credentials` are for TLS; None is plain text. `rotation` is how secrets are replaced where the provider
-        can be written. `clock`, `now` and `random` are for tests. Raises ValueError.
+        `channel_credentials` are for TLS; None is plain text. With a client certificate in them `client_id` alone will
+        do for an account that is authenticated by it (RFC 8705 §2.1). `rotation` is how secrets are replaced where the
+        provider can be written. `clock`, `now` and `random` are for tests. Raises ValueError.
         """
         given = client_id or client_secret or private_key is not None
         if bool(given) == (credentials is not None):
@@ -80,7 +81,8 @@ class Source:
         if timeout <= timedelta(0):
             raise ValueError("timeout must be positive.")
         if credentials is None:
-            credentials = static(client_id, client_secret, private_key, issuer)
+            by_certificate = channel_credentials is not None and not client_secret and private_key is None
+            credentials = static(client_id, client_secret, private_key, issuer, by_certificate=by_certificate)
         elif isinstance(credentials, Credentials):
             credentials = StaticCredentials(credentials)
         self.target = target

@@ -42,6 +42,7 @@ class Account:
     served_audiences: tuple[str, ...] = ()
     introspection_only: bool = False
     public_keys: tuple[pb.PublicKey, ...] = ()
+    certificate_subject: str = ""
     suspended: bool = False
     delete_time: datetime | None = None
     version: int = 1
@@ -65,7 +66,7 @@ class Account:
             return pb.STATE_DELETED
         if self.suspended:
             return pb.STATE_SUSPENDED
-        expired = self.secrets and not self.live_secrets(now) and not self.public_keys
+        expired = self.secrets and not self.live_secrets(now) and not (self.public_keys or self.certificate_subject)
         return pb.STATE_EXPIRED if expired else pb.STATE_ACTIVE
 
 
@@ -123,8 +124,8 @@ class Accounts:
             registered(message.public_keys),
             self._now(),
         )
-        if without_secret and not keys:
-            raise invalid("without_secret", "needs an account with public_keys")
+        if without_secret and not (keys or message.certificate_subject):
+            raise invalid("without_secret", "needs an account with public_keys or a certificate_subject")
         return Account(
             id=str(uuid.uuid4()),
             client_id=account_fields.client_id(message.name),
@@ -137,6 +138,7 @@ class Accounts:
             served_audiences=account_fields.audiences(message.served_audiences, "served_audiences"),
             introspection_only=message.introspection_only,
             public_keys=keys,
+            certificate_subject=message.certificate_subject,
             create_time=now,
             update_time=now,
             secrets=[] if without_secret else [new_secret(now)],
@@ -209,6 +211,7 @@ class Accounts:
             served_audiences=account.served_audiences,
             introspection_only=account.introspection_only,
             public_keys=account.public_keys,
+            certificate_subject=account.certificate_subject,
             secrets=[secret.message() for secret in account.live_secrets(now)],
             etag=account.etag,
             create_time=timestamp(account.create_time),

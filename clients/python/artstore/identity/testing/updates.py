@@ -28,6 +28,7 @@ MUTABLE = (
     "served_audiences",
     "introspection_only",
     "public_keys",
+    "certificate_subject",
 )
 """What a mask may name here."""
 
@@ -69,7 +70,14 @@ def checked(account: Account) -> Account:
 
 def rights(account: Account) -> tuple[object, ...]:
     """What nobody changes of themselves: what they may do, and the keys that they prove themselves by."""
-    return account.role, account.scopes, account.audiences, account.introspection_only, account.public_keys
+    return (
+        account.role,
+        account.scopes,
+        account.audiences,
+        account.introspection_only,
+        account.public_keys,
+        account.certificate_subject,
+    )
 
 
 def update(accounts: Accounts, request: pb.UpdateServiceAccountRequest, caller: Caller) -> Account:
