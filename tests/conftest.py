@@ -130,3 +130,13 @@ async def redis_url(redis_server_url: str) -> str:
     async with redis.asyncio.from_url(redis_server_url) as client:
         await client.flushdb()
     return redis_server_url
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many inputs the fuzz tests have tried, since their number is a promise of docs/fuzzing.md."""
+    reports = [
+        report for found in terminalreporter.stats.values() for report in found if hasattr(report, "user_properties")
+    ]
+    tried = sum(value for report in reports for name, value in report.user_properties if name == "inputs")
+    if tried:
+        terminalreporter.write_line(f"{tried:,} inputs of fuzz tests")
