@@ -212,6 +212,10 @@ class StoreUnavailable(Exception):
     """The store can't be reached, or didn't answer in time; the pipeline answers Unavailable."""
 
 
+class MissingPrivilege(Exception):
+    """The database's role may not do this; one sentence."""
+
+
 class KeyServiceUnavailable(Exception):
     """The key service that holds the key-encryption key can't be reached, or failed; one sentence that says which."""
 

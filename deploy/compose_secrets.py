@@ -14,10 +14,12 @@ from pathlib import Path
 
 def contents() -> dict[str, str]:
     """Each file's name and what it says; the passwords are URL-safe, since two of the files are URLs."""
-    postgres, redis = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    postgres, run, redis = secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     return {
         "postgres_password": postgres,
-        "database_url": f"postgresql://artstore:{postgres}@postgres:5432/artstore",
+        "postgres_run_password": run,
+        "migrate_database_url": f"postgresql://artstore:{postgres}@postgres:5432/artstore",
+        "database_url": f"postgresql://artstore_run:{run}@postgres:5432/artstore",
         "redis_conf": f'requirepass {redis}\nsave ""\nmaxmemory-policy noeviction',
         "redis_url": f"redis://:{redis}@redis:6379/0",
         "key_encryption_key": base64.b64encode(secrets.token_bytes(32)).decode(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from artstore_grpc.cli.exits import Exit, Failure
 from artstore_grpc.cli.loop import run
 from artstore_grpc.cli.output import echo_json, echo_secret
 from artstore_grpc.cli.serve import ServerCommand, settings_with_warnings
@@ -17,21 +18,31 @@ def db() -> None:
 
 
 @db.command(cls=ServerCommand)
-def upgrade() -> None:
-    """Bring the database's schema up to date; does nothing when it is."""
+@click.option(
+    "--run-role", metavar="ROLE", default="", help="PostgreSQL role that the service runs as: gets its rights."
+)
+def upgrade(run_role: str) -> None:
+    """Bring the database's schema up to date; does nothing when it is.
+
+    With --run-role this is run as the role that owns the tables, and the service as ROLE, which may read and write
+    rows, append to the ledger, and nothing else. Give it each time: new tables need their grants.
+    """
     settings = settings_with_warnings()
-    run(upgraded(settings))
+    run(upgraded(settings, run_role))
     click.echo("The schema is up to date.")
 
 
-async def upgraded(settings: Settings) -> None:
+async def upgraded(settings: Settings, run_role: str) -> None:
     from artstore_grpc import installation
     from artstore_grpc.store import schema
 
-    if settings.embedded:
+    if settings.embedded and not run_role:
         await installation.prepare(settings)  # its folder first
-    else:
-        await schema.upgrade(settings.store_url)
+        return
+    try:
+        await schema.upgrade(settings.store_url, run_role)
+    except schema.UnknownRole as error:
+        raise Failure(Exit.NOT_FOUND, "UNKNOWN_ROLE", str(error)) from None
 
 
 @click.command(cls=ServerCommand)

@@ -6,6 +6,7 @@ from enum import IntEnum
 
 from artstore import identity
 
+from artstore_grpc.errors import MissingPrivilege
 from artstore_grpc.settings import InvalidSettings
 
 
@@ -65,6 +66,7 @@ BY_ERROR: tuple[tuple[type[Exception], Exit], ...] = (
     (identity.Unavailable, Exit.UNAVAILABLE),
     (identity.RateLimited, Exit.RATE_LIMITED),
     (InvalidSettings, Exit.INVALID),
+    (MissingPrivilege, Exit.PERMISSION_DENIED),
 )
 
 

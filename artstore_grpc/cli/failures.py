@@ -15,6 +15,7 @@ from artstore.identity.errors import UNREACHABLE
 
 from artstore_grpc.cli.exits import Exit, Failure, exit_of
 from artstore_grpc.cli.text import cleaned
+from artstore_grpc.errors import MissingPrivilege
 from artstore_grpc.settings import InvalidSettings
 
 AS_JSON = "artstore_grpc.as_json"
@@ -73,6 +74,8 @@ def described(error: Exception, target: str = "") -> dict[str, Any]:
 def _reason(error: Exception) -> str:
     if isinstance(error, IdentityError | Failure):
         return error.reason
+    if isinstance(error, MissingPrivilege):
+        return "MISSING_PRIVILEGE"
     return "INVALID_SETTINGS" if isinstance(error, InvalidSettings) else "UNEXPECTED"
 
 

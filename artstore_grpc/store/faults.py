@@ -11,11 +11,14 @@ from contextlib import contextmanager
 import asyncpg
 from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint, exc
 
-from artstore_grpc.errors import Conflict, StoreUnavailable
+from artstore_grpc.errors import Conflict, MissingPrivilege, StoreUnavailable
 from artstore_grpc.store.tables import metadata
 
 UNIQUE_VIOLATION = "23505"
 """SQLSTATE `unique_violation` (PostgreSQL manual, appendix A)."""
+
+INSUFFICIENT_PRIVILEGE = "42501"
+"""SQLSTATE `insufficient_privilege`: the service's role is kept from what it needn't do (privileges.py)."""
 
 SQLITE_UNIQUE = "UNIQUE constraint failed: "
 """How SQLite begins what it says of a unique constraint; the columns follow, the constraint's name doesn't."""
@@ -34,7 +37,9 @@ def translated() -> Iterator[None]:
         if name is None:
             raise
         raise Conflict(name) from error
-    except DEFECTS:
+    except DEFECTS as error:
+        if getattr(getattr(error.orig, "__cause__", None), "sqlstate", "") == INSUFFICIENT_PRIVILEGE:
+            raise MissingPrivilege("The database's role may not do this: it wants the role that migrates.") from error
         raise
     except (exc.DBAPIError, exc.TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         # OSError includes TimeoutError: a refused connection, a missing socket, a timeout of a command.

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from artstore_grpc.store import privileges
 from artstore_grpc.store.engine import POSTGRESQL, WRITES, make_engine
 from artstore_grpc.store.faults import translated
 
@@ -36,11 +37,16 @@ class SchemaMismatch(Exception):
     """The database's schema is not this program's; one sentence says which is older and what to do."""
 
 
-async def upgrade(url: str) -> None:
-    """Creates or updates the tables; does nothing when they are up to date.
+class UnknownRole(Exception):
+    """The role that was to be given privileges isn't there, or is the one that migrates; one sentence."""
+
+
+async def upgrade(url: str, run_role: str = "") -> None:
+    """Creates or updates the tables; does nothing when they are up to date. On PostgreSQL `run_role`, if given, is then
+    the role that the service runs as: it gets what privileges.py says, in the same transaction.
 
     Waits for an upgrade that another process runs. Raises SchemaMismatch when the schema is newer than this program,
-    StoreUnavailable when the database is down.
+    UnknownRole, StoreUnavailable when the database is down.
     """
     async with _engine(url) as engine:
         with translated():
@@ -48,6 +54,17 @@ async def upgrade(url: str) -> None:
                 await _use_wal(engine)
             async with engine.execution_options(**{WRITES: True}).begin() as connection:
                 await _upgrade(connection)
+                if run_role:
+                    await _grant(connection, run_role)
+
+
+async def _grant(connection: AsyncConnection, role: str) -> None:
+    if connection.dialect.name != POSTGRESQL:
+        raise UnknownRole("SQLite has no roles: only PostgreSQL's are split.")
+    try:
+        await connection.run_sync(privileges.grant, role)
+    except LookupError:
+        raise UnknownRole("The role to run as must be there already, and be another one than this.") from None
 
 
 async def check(url: str) -> None:

@@ -157,7 +157,7 @@ def test_compose_starts_in_order() -> None:
     services = compose()["services"]
     assert services["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
     assert services["identity"]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
-    assert services["migrate"]["command"] == ["db", "upgrade"]
+    assert services["migrate"]["command"] == ["db", "upgrade", "--run-role", "artstore_run"]
 
 
 def make_secrets(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -197,7 +197,7 @@ def test_secrets_are_settings_that_the_service_takes(tmp_path: Path) -> None:
     there = {name: value.replace("/run/secrets", str(tmp_path / "secrets")) for name, value in given.items()}
     made = settings(there)
     assert LocalKey(made.key_encryption_key)
-    assert made.database_url.startswith("postgresql://artstore:")
+    assert made.database_url.startswith("postgresql://artstore_run:")
     assert made.redis_url.startswith("redis://:")
 
 
