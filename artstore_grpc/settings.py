@@ -204,6 +204,18 @@ class Settings:
         self._check_identity()
         self._check_key_encryption()
         self._check_tls()
+        self._check_addresses()
+
+    def _check_addresses(self) -> None:
+        taken: dict[Address, str] = {}
+        for name in ("grpc", "grpc_mtls", "gateway", "metrics", "health"):
+            address: Address | None = getattr(self, f"{name}_address")
+            if address is None or not address.port:
+                continue
+            if address in taken:
+                pair = f"ARTSTORE_{taken[address].upper()}_ADDRESS and ARTSTORE_{name.upper()}_ADDRESS"
+                raise InvalidSettings(f"{pair} are both {address}; give each its own.")
+            taken[address] = name
 
     def _check_tls(self) -> None:
         if (self.tls_certificate_file is None) != (self.tls_key_file is None):

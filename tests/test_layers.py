@@ -38,7 +38,7 @@ LAYERS = (
     "gateway",
     "parts",
     "doors",
-    "app rekey",
+    "app rekey doctor",
     "cli",
 )
 """Subjects, the lowest first. A module imports from lower layers, and from its own package; nothing else."""

@@ -118,6 +118,13 @@ def _read_file(variable: str, path: Path) -> str:
     return text
 
 
+def secret_files(environ: Mapping[str, str] | None = None) -> dict[str, Path]:
+    """The files that secret settings are read from, by their variables."""
+    environ = os.environ if environ is None else environ
+    names = [PREFIX + each.name.upper() + FILE for each in fields(Settings) if each.metadata.get("secret")]
+    return {name: Path(environ[name]) for name in names if environ.get(name)}
+
+
 def known_variables() -> tuple[str, ...]:
     """Every variable that some command reads."""
     names = [TARGET, CLIENT_ID, CLIENT_SECRET, CLIENT_SECRET + FILE, CLIENT_KEY, CLIENT_KEY + FILE, *TLS_FILES]

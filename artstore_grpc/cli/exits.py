@@ -27,6 +27,7 @@ class Exit(IntEnum):
     INVALID = 10
     BROKEN = 11
     INCOMPLETE = 12
+    UNFIT = 13
 
 
 MEANINGS: dict[Exit, str] = {
@@ -43,6 +44,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.INVALID: "a setting is wrong, or an argument that the service refused",
     Exit.BROKEN: "the ledger, or a file of it, is broken",
     Exit.INCOMPLETE: "a part of it failed, which the report tells; the rest was done",
+    Exit.UNFIT: "the deployment has a problem, which the report tells",
 }
 
 

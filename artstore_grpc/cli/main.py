@@ -13,6 +13,7 @@ from artstore_grpc.cli import (
 from artstore_grpc.cli.accounts import accounts
 from artstore_grpc.cli.audit import audit
 from artstore_grpc.cli.database import bootstrap, db
+from artstore_grpc.cli.doctor import doctor
 from artstore_grpc.cli.environment import DEFAULT_TARGET
 from artstore_grpc.cli.exits import MEANINGS
 from artstore_grpc.cli.failures import EdgeGroup
@@ -50,7 +51,7 @@ def main(traceback: bool) -> None:
     """The ArtStore identity service: run it, and manage its accounts and keys."""
 
 
-for command in (serve, gateway, db, bootstrap, accounts, rotation, keys, audit, token, health):
+for command in (serve, gateway, db, bootstrap, doctor, accounts, rotation, keys, audit, token, health):
     main.add_command(command)
 
 

@@ -29,6 +29,8 @@ DOCUMENTS = (
     "SECURITY.md",
     "docs/errors.md",
     "docs/faults.md",
+    "docs/fuzzing.md",
+    "docs/hardening.md",
     "docs/transport.md",
     "docs/importing.md",
     "docs/ledger.md",

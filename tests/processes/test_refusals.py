@@ -98,6 +98,10 @@ def test_another_key_encryption_key_is_refused(tmp_path: Path, installation: Ins
         ({"ARTSTORE_KEY_ENCRYPTION_KEY": "", "ARTSTORE_KEY_ENCRYPTION_KMS": "kms.sock"}, "unix:///"),
         ({"ARTSTORE_ENVIRONMENT": "prod"}, "ARTSTORE_BCRYPT_COST"),
         ({"ARTSTORE_AUDIENCE": ISSUER}, "ARTSTORE_AUDIENCE"),
+        (
+            {"ARTSTORE_METRICS_ADDRESS": "127.0.0.1:7001", "ARTSTORE_GATEWAY_ADDRESS": "127.0.0.1:7001"},
+            "ARTSTORE_GATEWAY_ADDRESS and ARTSTORE_METRICS_ADDRESS",
+        ),
         ({"ARTSTORE_DRAIN_GRACE": "soon"}, "ARTSTORE_DRAIN_GRACE"),
         ({"ARTSTORE_OUTAGE_WINDOW": "3601"}, "ARTSTORE_OUTAGE_WINDOW"),
         ({"ARTSTORE_DATABASE_URL": "mysql://here/there"}, "ARTSTORE_DATABASE_URL"),
