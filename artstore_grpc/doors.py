@@ -62,7 +62,11 @@ class Doors:
         if gateway is not None:
             app = build(pipeline, ready=self._ready, trusted_proxies=settings.trusted_proxies, logger=logger)
             self._gateway = GatewayServer(
-                app, gateway, settings.drain_grace, certificates.https_context() if certificates else None
+                app,
+                gateway,
+                settings.drain_grace,
+                certificates.https_context() if certificates else None,
+                max_connections=settings.max_connections,
             )
         self.addresses = Addresses(
             bound, address_of(gateway), serve_metrics(settings.metrics_address, metrics, stack), probes, mutual

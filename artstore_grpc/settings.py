@@ -22,6 +22,9 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "EdDSA")
 WILDCARDS = ("0.0.0.0", "::", "*")  # noqa: S104 - compared with, never bound
 """Hosts that mean every interface, and so name nobody that a client could reach."""
 
+MAX_CONNECTIONS = 4000
+"""Some ten thousand calls a second by HTTP/1.1 with keep-alive need fewer."""
+
 MIN_BCRYPT_COST = 12
 """The least cost in `prod`; below it a stolen database is cheap to search."""
 
@@ -161,6 +164,10 @@ class Settings:
     max_in_flight: int = 1000
     """Calls in progress at once (1 to 100,000); past it RESOURCE_EXHAUSTED. Health checks are exempt."""
 
+    max_connections: int = MAX_CONNECTIONS
+    """HTTP connections open at once at the gateway (16 to 100,000); past it a new one is answered 429 and closed. The
+    process may have so many files open, and 6,000 more, if the system lets it."""
+
     max_streams: int = 1000
     """Trust feeds followed at once (1 to 100,000), a fourth of them by one account; past it RESOURCE_EXHAUSTED."""
 
@@ -265,6 +272,7 @@ BOUNDS: tuple[tuple[str, int, int], ...] = (
     ("bcrypt_queue", 1, 10_000),
     ("source_failures", 10, 1_000_000),
     ("max_in_flight", 1, 100_000),
+    ("max_connections", 16, 100_000),
     ("max_streams", 1, 100_000),
     ("database_pool_size", 1, 1_000),
 )

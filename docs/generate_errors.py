@@ -104,6 +104,7 @@ ADVICE = {
     "SYSTEM_ACCOUNT": "It can't be deleted; suspend it.",
     "TOKEN_ENDED": "Open the stream again with a new token.",
     "TOO_MANY_CALLS": "Try again after the time that is told; give the service more processes.",
+    "TOO_MANY_CONNECTIONS": "Try again after the time that is told, and keep connections for further requests.",
     "TOO_MANY_FAILURES": "Mend the credentials; until the time that is told nothing from there is looked at.",
     "TOO_MANY_LISTS": "Try again after the time that is told, or follow the feed.",
     "TOO_MANY_PARAMETERS": "Send fewer.",

@@ -11,7 +11,7 @@ import grpc
 from artstore.identity.connection import open_channel
 
 from artstore_grpc.cli import environment
-from artstore_grpc.cli.loop import run
+from artstore_grpc.cli.loop import allow_files, run
 from artstore_grpc.cli.serve import ServerCommand, insecure_public_option, settings_with_warnings
 from artstore_grpc.cli.session import channel_credentials, target_option, tls_options
 from artstore_grpc.settings import Address, InvalidSettings, Settings
@@ -30,11 +30,12 @@ def gateway(
 ) -> None:
     """Run the REST gateway alone, until SIGTERM or SIGINT; the service must trust it (ARTSTORE_TRUSTED_PROXIES).
 
-    Of the settings it reads ARTSTORE_GATEWAY_ADDRESS, _TRUSTED_PROXIES, _LOG_LEVEL, _DRAIN_DELAY and _DRAIN_GRACE,
-    and those of TLS, which are for its own door; how it calls the service is said by the options.
+    Of the settings it reads ARTSTORE_GATEWAY_ADDRESS, _TRUSTED_PROXIES, _LOG_LEVEL, _MAX_CONNECTIONS, _DRAIN_DELAY and
+    _DRAIN_GRACE, and those of TLS, which are for its own door; how it calls the service is said by the options.
     """
     secured = channel_credentials(ca_file, client_certificate, client_certificate_key)
     settings = settings_with_warnings(insecure_public=insecure_public)
+    allow_files(settings)
     run(serve_gateway(settings, target or environment.target(), secured))
 
 
@@ -67,7 +68,8 @@ async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCr
             return not stopping.is_set() and await backend.ready()
 
         app = build(backend, ready=ready, trusted_proxies=settings.trusted_proxies, logger=logger)
-        server = GatewayServer(app, listener, settings.drain_grace, files.https_context() if files else None)
+        context = files.https_context() if files else None
+        server = GatewayServer(app, listener, settings.drain_grace, context, max_connections=settings.max_connections)
         gc.freeze()  # what is there by now stays: no collection need look at it
         gc.set_threshold(*COLLECTIONS)
         await server.start()

@@ -9,8 +9,12 @@ from typing import Any, TypeVar
 
 from artstore_grpc.cli.exits import Exit, Failure
 from artstore_grpc.errors import CannotBind, KeyServiceUnavailable, StoreUnavailable
+from artstore_grpc.settings import Settings
 
 Answer = TypeVar("Answer")
+
+OTHER_FILES = 6000
+"""gRPC's connections, the databases', logs, libraries."""
 
 
 def loop_factory() -> Callable[[], AbstractEventLoop] | None:
@@ -21,6 +25,21 @@ def loop_factory() -> Callable[[], AbstractEventLoop] | None:
         return None
     factory: Callable[[], AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def allow_files(settings: Settings) -> None:
+    """Lets the process open as many files as its connections may take: the usual limit of 1,024 would have strangers
+    keep it from its database. No more than the system allows, and nothing on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_connections + OTHER_FILES
+    if soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
 
 
 def run(work: Coroutine[Any, Any, Answer]) -> Answer:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from artstore_grpc.cli import environment
-from artstore_grpc.cli.loop import run
+from artstore_grpc.cli.loop import allow_files, run
 from artstore_grpc.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def serve(insecure_public: bool) -> None:
     from artstore_grpc import app
 
     settings = settings_with_warnings(insecure_public=insecure_public)
+    allow_files(settings)
     run(app.serve(settings, on_started=lambda started: click.echo(greeting(settings, started), nl=False)))
 
 

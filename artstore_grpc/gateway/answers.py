@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from artstore_grpc.call import MAX_MESSAGE_BYTES
-from artstore_grpc.errors import OUTCOMES, IdentityError, Violation
+from artstore_grpc.errors import BUSY_RETRY, OUTCOMES, IdentityError, Overloaded, Violation
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -107,6 +107,9 @@ MALFORMED_PATH = _http(
 )
 NO_SUCH_ROUTE = _http(404, "NOT_FOUND", "NO_SUCH_ROUTE", "There is nothing at this path.")
 METHOD_NOT_ALLOWED = _http(405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED", "This path does not take this method.")
+TOO_MANY_CONNECTIONS = replace(
+    refusal_of(Overloaded(reason="TOO_MANY_CONNECTIONS", retry_after=BUSY_RETRY)), headers=CLOSE
+)
 BODY_TIMEOUT = _http(408, "DEADLINE_EXCEEDED", "BODY_TIMEOUT", "The request did not arrive in time.", headers=CLOSE)
 BODY_TOO_LARGE = _http(
     413, "INVALID_ARGUMENT", "BODY_TOO_LARGE", f"The body exceeds {MAX_MESSAGE_BYTES:,} bytes.", headers=CLOSE

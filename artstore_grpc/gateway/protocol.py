@@ -14,7 +14,14 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from artstore_grpc.gateway.answers import BODY_TIMEOUT, HEADERS_TOO_LARGE, MALFORMED_HTTP, Answer, Refusal
+from artstore_grpc.gateway.answers import (
+    BODY_TIMEOUT,
+    HEADERS_TOO_LARGE,
+    MALFORMED_HTTP,
+    TOO_MANY_CONNECTIONS,
+    Answer,
+    Refusal,
+)
 from artstore_grpc.gateway.exchange import DRAIN_SECONDS, MAX_DRAINED_BYTES
 
 HEAD_SECONDS = 10.0
@@ -44,7 +51,10 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._await(HEAD_SECONDS, self._head_is_late)
+        if len(self.connections) > self.config.max_connections:  # type: ignore[attr-defined]  # ours (server.py)
+            self._refuse(TOO_MANY_CONNECTIONS)
+        else:
+            self._await(HEAD_SECONDS, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()

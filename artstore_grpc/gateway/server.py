@@ -15,7 +15,7 @@ import uvicorn
 
 from artstore_grpc.errors import CannotBind
 from artstore_grpc.gateway.protocol import Protocol
-from artstore_grpc.settings import Address
+from artstore_grpc.settings import MAX_CONNECTIONS, Address
 
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection is kept: longer than a balancer's usual 60, so that it is the balancer that closes."""
@@ -54,10 +54,12 @@ class Uvicorn(uvicorn.Server):
 
 
 class Config(uvicorn.Config):
-    """uvicorn's, with a context that its owner made: uvicorn itself would read the files once."""
+    """uvicorn's, with a context that its owner made (uvicorn itself would read the files once), and a bound on its
+    connections that protocol.py holds them to."""
 
-    def __init__(self, app: Any, *, context: ssl.SSLContext | None, **settings: Any) -> None:
+    def __init__(self, app: Any, *, context: ssl.SSLContext | None, max_connections: int, **settings: Any) -> None:
         super().__init__(app, **settings)
+        self.max_connections = max_connections
         self._context = context
 
     def load(self) -> None:
@@ -69,9 +71,15 @@ class GatewayServer:
     """Serves an application on a bound socket. `grace` is how long requests in flight may go on after `stop`."""
 
     def __init__(
-        self, app: Any, listener: socket.socket, grace: timedelta, context: ssl.SSLContext | None = None
+        self,
+        app: Any,
+        listener: socket.socket,
+        grace: timedelta,
+        context: ssl.SSLContext | None = None,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        """`context` is for HTTPS; None is plain text."""
+        """`context` is for HTTPS; None is plain text. Past `max_connections` a new one is told so, and closed."""
         self._listener = listener
         self._server = Uvicorn(
             Config(
@@ -87,6 +95,7 @@ class GatewayServer:
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=math.ceil(grace.total_seconds()),
                 context=context,
+                max_connections=max_connections,
             )
         )
         self._task: asyncio.Task[None] | None = None

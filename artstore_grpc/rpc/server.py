@@ -34,6 +34,9 @@ MAX_METADATA_BYTES = 16 * 1024
 MAX_CONCURRENT_STREAMS = 1000
 """Calls open at once on one connection; more wait at the client. It bounds what the pipeline can't see: calls whose
 message never comes (RFC 9113 §5.1.2)."""
+MAX_PENDING_REQUESTS = 10_000
+"""Calls that may wait in gRPC's core until this process takes them up, of all connections. By default the core answers
+CANCELLED to some past 1,000, before the pipeline can say RESOURCE_EXHAUSTED and when to come back; past this to all."""
 MIN_PING_INTERVAL_MS = 10_000
 """Clients may keep alive every 10 s; less often than any client of ours does, or `too_many_pings` would end it."""
 
@@ -45,6 +48,8 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+    ("grpc.server.max_pending_requests", MAX_PENDING_REQUESTS),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_REQUESTS),
     ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     ("grpc.keepalive_permit_without_calls", 1),

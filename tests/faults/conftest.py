@@ -75,3 +75,9 @@ def redis_proxy(redis: Redis) -> Iterator[Proxy]:
     """What stands between the service and its Redis."""
     with Proxy(Path(redis.socket)) as made:
         yield made
+
+
+@pytest.fixture
+def on_postgres(postgres_url: str) -> Installation:
+    """A bootstrapped installation on a PostgreSQL that tests share."""
+    return install(postgres_url)
