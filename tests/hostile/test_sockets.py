@@ -10,11 +10,13 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from tests.hostile import frames
 from tests.hostile.victim import REASON, Victim
+from tests.installation import Installation
 
 SECONDS = 8.0
 SILENCE_SECONDS = 0.1
@@ -337,6 +339,35 @@ def test_many_idle_connections(victim: Victim) -> None:
     finally:
         for made in held:
             made.close()
+
+
+def test_connections_are_bounded(tmp_path: Path) -> None:
+    """Past the bound a new one is answered 429 with a time to come back, at once, and closed; those that are open stay,
+    and once one is closed another is let in."""
+    with Installation(tmp_path, max_connections=16) as service:
+        port = service.started.gateway_address.port  # type: ignore[union-attr]
+        request = post(HOST, FORM, b"Content-Length: 29\r\nConnection: close\r\n")
+        held = [idle(port) for _ in range(16)]
+        try:
+            refusal = answers(said(port, b""))[0]
+            assert_ours(refusal)
+            assert (refusal[0], refusal[1]["retry-after"]) == (429, "1")
+            assert json.loads(refusal[2])["error"]["reason"] == "TOO_MANY_CONNECTIONS"
+            held.pop().close()
+            assert until_let_in(port, request) == 401
+        finally:
+            for made in held:
+                made.close()
+
+
+def until_let_in(port: int, request: bytes) -> int:
+    """The status once the server has seen that a connection has gone."""
+    for _ in range(100):
+        status = answers(said(port, request))[0][0]
+        if status != 429:
+            break
+        time.sleep(0.05)
+    return status
 
 
 @pytest.mark.slow
