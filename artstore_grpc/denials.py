@@ -24,7 +24,7 @@ FLUSH_INTERVAL = timedelta(seconds=5)
 MAX_ROWS = 1000
 """Of one minute, in one process; the denials past them are one row of their number."""
 HELD_MINUTES = 10
-"""Kept while the database is away: some 5 MB of rows."""
+"""Kept while the database is away: under 10 MB, at MAX_ROWS each."""
 MAX_CAUSES = 8
 """Of one row; others are counted as OTHER."""
 OTHER = "other"

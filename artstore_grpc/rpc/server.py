@@ -34,9 +34,10 @@ MAX_METADATA_BYTES = 16 * 1024
 MAX_CONCURRENT_STREAMS = 1000
 """Calls open at once on one connection; more wait at the client. It bounds what the pipeline can't see: calls whose
 message never comes (RFC 9113 §5.1.2)."""
-MAX_PENDING_REQUESTS = 10_000
+MAX_PENDING_REQUESTS = 4000
 """Calls that may wait in gRPC's core until this process takes them up, of all connections. By default the core answers
-CANCELLED to some past 1,000, before the pipeline can say RESOURCE_EXHAUSTED and when to come back; past this to all."""
+CANCELLED to some past 1,000, before the pipeline can say RESOURCE_EXHAUSTED and when to come back, and to all past
+3,000; here to all past this."""
 MIN_PING_INTERVAL_MS = 10_000
 """Clients may keep alive every 10 s; less often than any client of ours does, or `too_many_pings` would end it."""
 

@@ -5,88 +5,27 @@ from __future__ import annotations
 import base64
 import json
 import random
-import re
-import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from tests.hostile import frames
-from tests.hostile.victim import REASON, Victim
-from tests.installation import Installation
-
-SECONDS = 8.0
-SILENCE_SECONDS = 0.1
-FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
-BODY = b"grant_type=client_credentials"
-
-
-def said(port: int, data: bytes, *, ends: bool = False) -> bytes:
-    """What a server answers to bytes, until it closes or falls silent. With `ends` nothing more will come from us, and
-    a server that keeps silent and open all the same is a TimeoutError."""
-    answer = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as made, suppress(ConnectionError):
-        made.sendall(data)
-        if ends:
-            made.shutdown(socket.SHUT_WR)
-        while part := received(made, answer):
-            answer += part
-    return answer
-
-
-def received(made: socket.socket, answer: bytes) -> bytes:
-    """What comes next; nothing, once a server that has answered is silent."""
-    made.settimeout(SILENCE_SECONDS if answer else SECONDS)
-    try:
-        return made.recv(65_536)
-    except TimeoutError:
-        if answer:
-            return b""
-        raise
-
-
-def answers(data: bytes) -> list[tuple[int, dict[str, str], bytes]]:
-    """The HTTP responses in what a server said: status, headers, body."""
-    found = []
-    while data:
-        head, _, rest = data.partition(b"\r\n\r\n")
-        line, *lines = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        length = int(headers.get("content-length", "0"))
-        found.append((int(line.split(" ")[1]), headers, rest[:length]))
-        data = rest[length:]
-    return found
-
-
-def assert_ours(response: tuple[int, dict[str, str], bytes]) -> None:
-    """A refusal of the gateway's own: JSON with a reason, no 5xx, nobody else's name on it."""
-    status, headers, body = response
-    assert 200 <= status < 500, response
-    assert "server" not in headers
-    if status >= 400:
-        assert headers["content-type"] == "application/json", response
-        document = json.loads(body)
-        reason = document["error"]["reason"] if isinstance(document["error"], dict) else document["reason"]
-        assert re.fullmatch(REASON, reason), response
-
-
-def gateway(victim: Victim) -> int:
-    assert victim.installation.started.gateway_address
-    return victim.installation.started.gateway_address.port
-
-
-def post(*headers: bytes, body: bytes = BODY, path: bytes = b"/oauth2/token", version: bytes = b"HTTP/1.1") -> bytes:
-    return b"POST " + path + b" " + version + b"\r\n" + b"".join(headers) + b"\r\n" + body
-
-
-HOST = b"Host: a\r\n"
-LENGTH = b"Content-Length: %d\r\n" % len(BODY)
-LENGTH_4 = b"Content-Length: 4\r\n"
-CHUNKED = b"Transfer-Encoding: chunked\r\n"
-SMUGGLED = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+from tests.hostile.sockets import (
+    BODY,
+    CHUNKED,
+    FORM,
+    HOST,
+    LENGTH,
+    LENGTH_4,
+    SECONDS,
+    SMUGGLED,
+    answers,
+    assert_ours,
+    gateway,
+    post,
+    said,
+)
+from tests.hostile.victim import Victim
 
 MALFORMED = {
     "length and chunks": post(HOST, FORM, LENGTH_4, CHUNKED, body=b"0\r\n\r\n" + SMUGGLED),
@@ -320,84 +259,3 @@ def test_garbage_on_the_grpc_port(victim: Victim, name: str) -> None:
     began = time.monotonic()
     said(victim.installation.started.grpc_address.port, GRPC_GARBAGE[name], ends=True)
     assert time.monotonic() - began < SECONDS
-
-
-def idle(port: int) -> socket.socket:
-    made = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
-    made.sendall(b"POST /oauth2/token HTTP/1.1\r\nHo")
-    return made
-
-
-def test_many_idle_connections(victim: Victim) -> None:
-    """Two hundred callers that began a request and stopped keep nobody from a token."""
-    held = [idle(gateway(victim)) for _ in range(200)]
-    try:
-        request = post(HOST, FORM, b"Content-Length: 29\r\nConnection: close\r\n")
-        with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(lambda _: said(gateway(victim), request), range(20)))
-        assert all(answers(data)[0][0] == 401 for data in found)
-    finally:
-        for made in held:
-            made.close()
-
-
-def test_connections_are_bounded(tmp_path: Path) -> None:
-    """Past the bound a new one is answered 429 with a time to come back, at once, and closed; those that are open stay,
-    and once one is closed another is let in."""
-    with Installation(tmp_path, max_connections=16) as service:
-        port = service.started.gateway_address.port  # type: ignore[union-attr]
-        request = post(HOST, FORM, b"Content-Length: 29\r\nConnection: close\r\n")
-        held = [idle(port) for _ in range(16)]
-        try:
-            refusal = answers(said(port, b""))[0]
-            assert_ours(refusal)
-            assert (refusal[0], refusal[1]["retry-after"]) == (429, "1")
-            assert json.loads(refusal[2])["error"]["reason"] == "TOO_MANY_CONNECTIONS"
-            held.pop().close()
-            assert until_let_in(port, request) == 401
-        finally:
-            for made in held:
-                made.close()
-
-
-def until_let_in(port: int, request: bytes) -> int:
-    """The status once the server has seen that a connection has gone."""
-    for _ in range(100):
-        status = answers(said(port, request))[0][0]
-        if status != 429:
-            break
-        time.sleep(0.05)
-    return status
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dripped", [b"X: a\r\n", b""])
-def test_slowloris(victim: Victim, dripped: bytes) -> None:
-    """A head that never ends is cut off with 408 within its time, however it drips."""
-    with idle(gateway(victim)) as made:
-        made.settimeout(1)
-        began, answer = time.monotonic(), b""
-        while time.monotonic() - began < 30 and not answer:
-            try:
-                made.sendall(dripped)
-                answer = made.recv(65_536)
-            except TimeoutError:
-                continue
-        assert answers(answer)[0][0] == 408
-        assert time.monotonic() - began < 12
-
-
-@pytest.mark.slow
-def test_slow_body(victim: Victim) -> None:
-    """A body that drips is cut off with 408 within its time."""
-    with socket.create_connection(("127.0.0.1", gateway(victim)), timeout=1) as made:
-        made.sendall(post(HOST, FORM, b"Content-Length: 1000\r\n", body=b""))
-        began, answer = time.monotonic(), b""
-        while time.monotonic() - began < 30 and not answer:
-            try:
-                made.sendall(b"a")
-                answer = made.recv(65_536)
-            except TimeoutError:
-                continue
-        assert answers(answer)[0][0] == 408
-        assert time.monotonic() - began < 15
