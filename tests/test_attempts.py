@@ -18,6 +18,7 @@ from artstore_grpc.assertions import Assertions, StoredUsedAssertions
 from artstore_grpc.attempts import Attempts
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes, Target
+from artstore_grpc.client_certificates import ClientCertificates
 from artstore_grpc.credentials import Credentials
 from artstore_grpc.deliveries import Deliveries
 from artstore_grpc.ephemeral.memory import MemoryLimiter
@@ -25,7 +26,8 @@ from artstore_grpc.errors import EtagMismatch, InvalidClient, RateLimited, Store
 from artstore_grpc.failures import FREE_FAILURES
 from artstore_grpc.keys import Keyring
 from artstore_grpc.model import Account, Role
-from artstore_grpc.records import SYSTEM, Event, EventKind
+from artstore_grpc.records import REPORTS, SYSTEM, Event, EventKind
+from artstore_grpc.refusals import Refusals
 from artstore_grpc.replays import Replays
 from artstore_grpc.replica import Replica
 from artstore_grpc.rotation import Rotation, new_secret
@@ -57,6 +59,7 @@ class Office:
         self.usage = Usage(store)
         self.failures = patient()
         attempts = Attempts(store=store, replica=self.replica, hasher=self.hasher, failures=self.failures, now=now)
+        refusals = Refusals(self.replica, self.failures)
         self.authenticator = Authenticator(
             replica=self.replica,
             keyring=Keyring(store, vault, now, algorithm="ES256", issuer="http://issuer.test"),
@@ -66,10 +69,11 @@ class Office:
                 replica=self.replica,
                 used=StoredUsedAssertions(store, self.replica),
                 limiter=MemoryLimiter(),
-                failures=self.failures,
+                refusals=refusals,
                 issuer="http://issuer.test",
                 now=now,
             ),
+            certificates=ClientCertificates(replica=self.replica, refusals=refusals, now=now),
             usage=self.usage,
             issuer="http://issuer.test",
             audience="artstore",
@@ -108,6 +112,20 @@ async def office(store: SqlStore) -> AsyncIterator[Office]:
     await made.open()
     yield made
     made.hasher.close()
+
+
+@pytest.mark.parametrize("kind", REPORTS)
+async def test_what_was_denied_changes_nothing(office: Office, kind: EventKind) -> None:
+    """A row that says that somebody failed in an account's name leaves the account in memory: else whoever fails would
+    have it forgotten, and read again, as often as he likes. A row that tells of a change doesn't."""
+    await office.enter()
+    await office.replica.catch_up()
+    await office.enter()
+    for row_kind, kept in ((kind, True), (EventKind.ACCOUNT_UPDATED, False)):
+        async with office.store.unit() as unit:
+            unit.record(Event(now(), SYSTEM, row_kind, ID, {}))
+        await office.replica.catch_up()
+        assert (office.replica.remembered(office.account.client_id) is not None) is kept
 
 
 @asynccontextmanager

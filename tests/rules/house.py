@@ -12,12 +12,14 @@ from artstore_grpc.assertions import Assertions, StoredUsedAssertions
 from artstore_grpc.attempts import Attempts
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes
+from artstore_grpc.client_certificates import ClientCertificates
 from artstore_grpc.deliveries import Deliveries
 from artstore_grpc.ephemeral.back_off import MemoryBackOff
 from artstore_grpc.ephemeral.memory import MemoryLimiter
 from artstore_grpc.failures import Failures
 from artstore_grpc.keys import Keyring
 from artstore_grpc.model import Environment
+from artstore_grpc.refusals import Refusals
 from artstore_grpc.replays import Replays
 from artstore_grpc.replica import Replica
 from artstore_grpc.rotation import Rotation
@@ -68,6 +70,7 @@ async def opened(store: SqlStore, vault: Vault, now: Callable[[], datetime], che
     changes = Changes(store=store, replica=replica, replays=Replays(vault), now=now)
     shared: dict[str, Any] = {"hasher": hasher, "now": now}
     deliveries = Deliveries(vault=vault, sinks=Sinks(), issuer=ISSUER, logger=configured("error"), now=now)
+    refusals = Refusals(replica, patient())
     authenticator = Authenticator(
         replica=replica,
         keyring=Keyring(store, vault, now, algorithm="RS256", issuer=ISSUER),
@@ -77,10 +80,11 @@ async def opened(store: SqlStore, vault: Vault, now: Callable[[], datetime], che
             replica=replica,
             used=StoredUsedAssertions(store, replica),
             limiter=MemoryLimiter(),
-            failures=patient(),
+            refusals=refusals,
             issuer=ISSUER,
             now=now,
         ),
+        certificates=ClientCertificates(replica=replica, refusals=refusals, now=now),
         usage=usage,
         issuer=ISSUER,
         audience="artstore",
