@@ -114,7 +114,7 @@ async def office(store: SqlStore) -> AsyncIterator[Office]:
     made.hasher.close()
 
 
-@pytest.mark.parametrize("kind", REPORTS)
+@pytest.mark.parametrize("kind", sorted(REPORTS))
 async def test_what_was_denied_changes_nothing(office: Office, kind: EventKind) -> None:
     """A row that says that somebody failed in an account's name leaves the account in memory: else whoever fails would
     have it forgotten, and read again, as often as he likes. A row that tells of a change doesn't."""
