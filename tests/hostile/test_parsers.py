@@ -42,7 +42,7 @@ from tests.hostile.victim import METHODS
 from tests.installation import Clock
 from tests.signers import Signer
 
-SHORT, AT_LENGTH = 150, 80_000
+SHORT, AT_LENGTH = 150, 30_000
 VAULT = Vault(bytes(range(32)))
 NOW = datetime(2030, 1, 31, tzinfo=UTC)
 ISSUER = "https://issuer.example"

@@ -1,7 +1,8 @@
 """A crowd of callers in a closed loop, as a process of its own: `python -m tests.processes.crowd`.
 
 Each calls as soon as it was answered; one that is refused waits as long as it was told. Standard input is one JSON
-object: `address`, `seconds`, `callers`, `accounts` (pairs of client_id and secret). Standard output is what came of it.
+object: `address`, `seconds`, `callers`, `patience` (the deadline of each call, in seconds), `accounts` (pairs of
+client_id and secret). Standard output is what came of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 CALLERS_OF_A_CONNECTION = 100
-PATIENCE_SECONDS = 60.0
 TOLD_NOTHING_SECONDS = 1.0
 
 
@@ -68,7 +68,7 @@ class Crowd:
                 grant_type="client_credentials", client_id=client_id, client_secret=secret
             )
             try:
-                await stub.IssueToken(request, timeout=PATIENCE_SECONDS)
+                await stub.IssueToken(request, timeout=self.task["patience"])
             except grpc.RpcError as error:
                 refusal: Any = error
                 self.codes[refusal.code().name] += 1
