@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 
 import click
@@ -11,7 +10,7 @@ import grpc
 from artstore.identity.connection import open_channel
 
 from artstore_grpc.cli import environment
-from artstore_grpc.cli.loop import allow_files, run
+from artstore_grpc.cli.loop import allow_files, quiet_collector, run
 from artstore_grpc.cli.serve import ServerCommand, insecure_public_option, settings_with_warnings
 from artstore_grpc.cli.session import channel_credentials, target_option, tls_options
 from artstore_grpc.settings import Address, InvalidSettings, Settings
@@ -37,11 +36,6 @@ def gateway(
     settings = settings_with_warnings(insecure_public=insecure_public)
     allow_files(settings)
     run(serve_gateway(settings, target or environment.target(), secured))
-
-
-COLLECTIONS = (10_000, 20, 50)
-"""Each call of a gRPC client leaves a cycle of objects behind. By Python's own thresholds (700, 10, 10) the collector
-looks for them every dozen calls, which is a twentieth of what a token costs here; by these every few hundred."""
 
 
 async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCredentials | None) -> None:
@@ -70,8 +64,7 @@ async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCr
         app = build(backend, ready=ready, trusted_proxies=settings.trusted_proxies, logger=logger)
         context = files.https_context() if files else None
         server = GatewayServer(app, listener, settings.drain_grace, context, max_connections=settings.max_connections)
-        gc.freeze()  # what is there by now stays: no collection need look at it
-        gc.set_threshold(*COLLECTIONS)
+        quiet_collector()
         await server.start()
         click.echo(f"The gateway listens on {'https' if files else 'http'}://{bound(listener)} and calls {target}.")
         await stopping.wait()

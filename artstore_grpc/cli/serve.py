@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from artstore_grpc.cli import environment
-from artstore_grpc.cli.loop import allow_files, run
+from artstore_grpc.cli.loop import allow_files, quiet_collector, run
 from artstore_grpc.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,7 +62,12 @@ def serve(insecure_public: bool) -> None:
 
     settings = settings_with_warnings(insecure_public=insecure_public)
     allow_files(settings)
-    run(app.serve(settings, on_started=lambda started: click.echo(greeting(settings, started), nl=False)))
+
+    def ready(started: Started) -> None:
+        quiet_collector()
+        click.echo(greeting(settings, started), nl=False)
+
+    run(app.serve(settings, on_started=ready))
 
 
 def greeting(settings: Settings, started: Started) -> str:
