@@ -83,7 +83,7 @@ def test_where_plain_text_may_listen(host: str, allowed: bool) -> None:
     address = Address(host=host, port=1)
     refuse_plain_text(Settings(insecure_public=True), address)
     refuse_plain_text(Settings(**PAIR), address)
-    refuse_plain_text(Settings(metrics_address=address, health_address=address), None)
+    refuse_plain_text(Settings(metrics_address=address, health_address=Address(host=host, port=2)), None)
     if allowed:
         refuse_plain_text(Settings(), ANY, address)
     else:
