@@ -125,8 +125,7 @@ class Attempts:
         except RateLimited as limited:
             if account is None:
                 self._replica.want(attempt.credentials.client_id)
-            limited.whose = names_of(account)
-            raise
+            raise limited.of(*names_of(account)) from None
 
     async def prove(self, attempt: Attempt, account: Account | None) -> tuple[Account, Secret]:
         """The account, as remembered, and its live secret that this is. Raises InvalidClient with the cause for the
@@ -136,8 +135,7 @@ class Attempts:
                 return await self._proved(attempt, account)  # nothing is hashed for it that others could share
             return await self._attempts.join((attempt.tag, attempt.source), lambda: self._proved(attempt, account))
         except IdentityError as denied:
-            denied.whose = names_of(account)
-            raise
+            raise denied.of(*names_of(account)) from None
 
     async def _proved(self, attempt: Attempt, account: Account | None) -> tuple[Account, Secret]:
         """Counts the attempt, looks at it, and counts what came of it."""

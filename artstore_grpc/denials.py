@@ -41,13 +41,10 @@ class Denied:
     source: str
     request_id: str
     first: datetime
-    client_id: str = ""
-    last: datetime = field(init=False)
+    last: datetime
+    client_id: str
     count: int = 0
     causes: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self.last = self.first
 
     def add(self, cause: str, time: datetime) -> None:
         self.count += 1
@@ -70,7 +67,7 @@ class Minute:
             if len(self.denied) >= MAX_ROWS:
                 self.omitted += 1
                 return
-            row = self.denied[account_id, source] = Denied(source, call.request_id, time, client_id)
+            row = self.denied[account_id, source] = Denied(source, call.request_id, time, time, client_id)
         row.add(error.cause.removesuffix(f": {client_id}") or error.reason, time)
 
     @property

@@ -18,7 +18,7 @@ from artstore_grpc import certificates, installation, key_material, key_policy, 
 from artstore_grpc.certificates import refuse_plain_text
 from artstore_grpc.ephemeral import condition as redis
 from artstore_grpc.ephemeral.condition import RedisCondition, Unreachable
-from artstore_grpc.errors import KeyServiceUnavailable, StoreUnavailable
+from artstore_grpc.errors import KeyServiceUnavailable, MissingPrivilege, StoreUnavailable
 from artstore_grpc.model import Environment, KeyState, SigningKey
 from artstore_grpc.settings import MIN_BCRYPT_COST, InvalidSettings, Settings
 from artstore_grpc.store import condition as database
@@ -210,25 +210,24 @@ def tls(settings: Settings, now: datetime) -> Iterator[Finding]:
 
 async def of_database(settings: Settings) -> AsyncIterator[Finding]:
     """Its schema, its role, its clock; and whether this key-encryption key opens its keys."""
-    if settings.store_url.startswith("sqlite") and not sqlite_file(settings).exists():
-        yield warning("database", f"there is no {sqlite_file(settings)} yet", "the first start makes it")
+    file = database.sqlite_file(settings.store_url)
+    if file is not None and not file.exists():
+        yield warning("database", f"there is no {file} yet", "the first start makes it")
         return
     try:
         await schema.check(settings.store_url)
         yield ok("schema", "this program's")
-        if database.is_postgresql(settings.store_url):
+        if file is None:
             for finding in judged_database(await database.condition(settings.store_url), settings):
                 yield finding
         async for finding in of_keys(settings):
             yield finding
     except SchemaMismatch as error:
         yield problem("schema", str(error), "run db upgrade with the release that is to serve")
+    except MissingPrivilege:
+        yield problem("database role", "it may not read the tables", "grant what it needs: db upgrade --run-role")
     except StoreUnavailable:
         yield problem("database", "it can't be reached", "look at ARTSTORE_DATABASE_URL, the network, and the server")
-
-
-def sqlite_file(settings: Settings) -> Path:
-    return Path(settings.store_url.partition("///")[2])
 
 
 def judged_database(found: DatabaseCondition, settings: Settings) -> Iterator[Finding]:
@@ -281,7 +280,7 @@ async def of_keys(settings: Settings) -> AsyncIterator[Finding]:
 
 def judged_keys(keys: list[SigningKey], vault: Vault, settings: Settings, now: datetime) -> Iterator[Finding]:
     """Whether every signing key opens, and the active one is as young as the settings say."""
-    damaged = [key.kid for key in keys if not _opens(vault, key)]
+    damaged = [key.kid for key in keys if key.state is not KeyState.REVOKED and not _opens(vault, key)]
     if damaged:
         yield problem("keys", f"damaged: {', '.join(damaged)}", "revoke them: keys revoke KID")
     active = [key for key in keys if key.state is KeyState.ACTIVE]

@@ -23,7 +23,7 @@ WILDCARDS = ("0.0.0.0", "::", "*")  # noqa: S104 - compared with, never bound
 """Hosts that mean every interface, and so name nobody that a client could reach."""
 
 MAX_CONNECTIONS = 4000
-"""Some ten thousand calls a second by HTTP/1.1 with keep-alive need fewer."""
+"""A request holds its connection for milliseconds, a client that keeps it alive for as long as it likes."""
 
 MIN_BCRYPT_COST = 12
 """The least cost in `prod`; below it a stolen database is cheap to search."""

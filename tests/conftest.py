@@ -21,9 +21,10 @@ if TYPE_CHECKING:  # imported by the fixtures that need it, so that a test of on
     from artstore_grpc.store.sql import SqlStore
 
 TEMPLATE = "artstore_template"
+RUN_PASSWORD = uuid4().hex
 
 
-async def _execute(url: str, statement: str) -> None:
+async def execute(url: str, statement: str) -> None:
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(statement)
@@ -55,28 +56,44 @@ async def postgres_template(postgres_server_url: str) -> AsyncIterator[str]:
     from artstore_grpc.store.schema import upgrade
 
     name = f"{TEMPLATE}_{uuid4().hex[:8]}"
-    await _execute(postgres_server_url, f"CREATE DATABASE {name}")
+    await execute(postgres_server_url, f"CREATE DATABASE {name}")
     await upgrade(_database(postgres_server_url, name))
     yield name
-    await _execute(postgres_server_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await execute(postgres_server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest_asyncio.fixture
 async def postgres_empty_url(postgres_server_url: str) -> AsyncIterator[str]:
     """The URL of a database without tables."""
     name = f"artstore_{uuid4().hex[:12]}"
-    await _execute(postgres_server_url, f"CREATE DATABASE {name}")
+    await execute(postgres_server_url, f"CREATE DATABASE {name}")
     yield _database(postgres_server_url, name)
-    await _execute(postgres_server_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await execute(postgres_server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest_asyncio.fixture
 async def postgres_url(postgres_server_url: str, postgres_template: str) -> AsyncIterator[str]:
     """The URL of a fresh, migrated database."""
     name = f"artstore_{uuid4().hex[:12]}"
-    await _execute(postgres_server_url, f"CREATE DATABASE {name} TEMPLATE {postgres_template} STRATEGY file_copy")
+    await execute(postgres_server_url, f"CREATE DATABASE {name} TEMPLATE {postgres_template} STRATEGY file_copy")
     yield _database(postgres_server_url, name)
-    await _execute(postgres_server_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await execute(postgres_server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest_asyncio.fixture
+async def run_role(postgres_url: str) -> AsyncIterator[str]:
+    """A role that has no rights in that database yet, to run the service as; gone at the end."""
+    name = f"run_{uuid4().hex[:8]}"
+    await execute(postgres_url, f"CREATE ROLE {name} LOGIN NOINHERIT PASSWORD '{RUN_PASSWORD}'")
+    yield name
+    await execute(postgres_url, f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+@pytest.fixture
+def run_url(postgres_url: str, run_role: str) -> str:
+    """The same database as that role sees it."""
+    own = make_url(postgres_url).set(username=run_role, password=RUN_PASSWORD)
+    return own.render_as_string(hide_password=False)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from artstore_grpc.ephemeral.shared import client_of
@@ -58,14 +59,9 @@ async def condition(url: str) -> RedisCondition:
     )
 
 
-async def policy_of(client: object) -> str | None:
+async def policy_of(client: Redis) -> str | None:
     """None where an ACL, or a provider, doesn't let CONFIG be asked."""
     try:
-        found: dict[str, str | bytes] = await client.config_get("maxmemory-policy")  # type: ignore[attr-defined]
+        return (await client.config_get("maxmemory-policy")).get("maxmemory-policy")
     except ResponseError:
         return None
-    return next((text_of(value) for value in found.values()), None)
-
-
-def text_of(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value

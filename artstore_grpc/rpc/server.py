@@ -7,17 +7,17 @@ before any of our code runs; and one abort, here, turns an IdentityError into a 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
-from artstore.identity.confirmation import presented
+from artstore.identity.confirmation import presented_certificate, thumbprint
 from google.protobuf.descriptor import MethodDescriptor
 
 from artstore_grpc.addresses import Network, source_address, trusts
-from artstore_grpc.call import NO_SUBJECTS, Call, correlated
+from artstore_grpc.call import Call, correlated
 from artstore_grpc.certificates import Certificates, Pair
 from artstore_grpc.errors import CannotBind, IdentityError
 from artstore_grpc.pipeline import Pipeline
@@ -36,8 +36,7 @@ MAX_CONCURRENT_STREAMS = 1000
 message never comes (RFC 9113 §5.1.2)."""
 MAX_PENDING_REQUESTS = 4000
 """Calls that may wait in gRPC's core until this process takes them up, of all connections. By default the core answers
-CANCELLED to some past 1,000, before the pipeline can say RESOURCE_EXHAUSTED and when to come back, and to all past
-3,000; here to all past this."""
+CANCELLED to some past 1,000 and to all past 3,000; here to all past this (ADR 0020)."""
 MIN_PING_INTERVAL_MS = 10_000
 """Clients may keep alive every 10 s; less often than any client of ours does, or `too_many_pings` would end it."""
 
@@ -196,15 +195,10 @@ def call_with_certificate(
     """As `call_of`, on the listener that demands certificates. A trusted proxy's is not its callers'."""
     call = call_of(method, context, trusted)
     if not trusts(call.peer, trusted):
-        shown = context.auth_context()
-        call.certificate, call.subjects = presented(shown), presented_subjects(shown)
+        certificate = presented_certificate(context.auth_context())
+        if certificate:
+            call.certificate, call.subjects = thumbprint(certificate), subjects(certificate)
     return call
-
-
-def presented_subjects(auth_context: Mapping[str, Any]) -> frozenset[str]:
-    """What the certificate in a call's `auth_context()` says that its owner is called."""
-    found = auth_context.get("x509_pem_cert")
-    return subjects(bytes(found[0])) if found else NO_SUBJECTS
 
 
 @lru_cache(maxsize=4096)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
@@ -13,7 +14,7 @@ from artstore_grpc.store.engine import POSTGRESQL, Database, normalised
 TIMEOUT = timedelta(seconds=5)
 
 FACTS = text(
-    "SELECT clock_timestamp() AS time, current_setting('server_version_num')::int AS version,"
+    "SELECT clock_timestamp() AS time,"
     " inet_server_addr() IS NULL OR host(inet_server_addr()) IN ('127.0.0.1', '::1') AS near,"
     " coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS encrypted,"
     " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,"
@@ -30,7 +31,6 @@ class DatabaseCondition:
     asked: datetime
     time: datetime
     answered: datetime
-    version: int
     near: bool
     encrypted: bool
     superuser: bool
@@ -38,8 +38,10 @@ class DatabaseCondition:
     rewrites: bool
 
 
-def is_postgresql(url: str) -> bool:
-    return normalised(url).drivername.startswith(POSTGRESQL)
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite; None for PostgreSQL."""
+    parsed = normalised(url)
+    return None if parsed.drivername.startswith(POSTGRESQL) else Path(parsed.database or "")
 
 
 async def condition(url: str) -> DatabaseCondition:

@@ -229,7 +229,6 @@ def test_without_its_row_nothing_changes(office: Office) -> None:
     """A ledger that takes no row: every change is refused, and not a value in the database is another one."""
     for method, prepare in CHANGES.items():
         asked = prepare(office)
-        office.service.run(asyncio.sleep(0))
         with shut_ledger(database_of(office)):
             before = asyncio.run(contents(database_of(office)))
             with contextlib.suppress(Refused) if method == "RunRotations" else pytest.raises(Refused):

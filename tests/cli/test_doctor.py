@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import shutil
@@ -14,19 +15,18 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
-import pytest_asyncio
-from sqlalchemy import make_url
 
 from artstore_grpc import doctor
 from artstore_grpc.cli.environment import settings as settings_of
 from artstore_grpc.doctor import Level
 from artstore_grpc.ephemeral.condition import RedisCondition
 from artstore_grpc.ephemeral.condition import condition as redis_condition
+from artstore_grpc.key_material import generate, sealed
+from artstore_grpc.model import KeyState, SigningKey
 from artstore_grpc.store import schema
 from artstore_grpc.store.condition import DatabaseCondition
-from artstore_grpc.vault import new_key
+from artstore_grpc.vault import Vault, new_key, new_root
 from tests.api.conftest import ISSUER
 from tests.cli import processes
 from tests.installation import Installation
@@ -34,7 +34,7 @@ from tests.servers import Redis
 from tests.transport.machines import Files
 
 NOW = datetime(2030, 1, 31, tzinfo=UTC)
-DATABASE = DatabaseCondition(NOW, NOW, NOW, 170_000, True, False, False, False, False)
+DATABASE = DatabaseCondition(NOW, NOW, NOW, True, False, False, False, False)
 REDIS = RedisCondition(NOW, NOW, NOW, "noeviction", True, False, False)
 
 
@@ -196,35 +196,38 @@ def test_a_schema_of_another_release(embedded: Path) -> None:
     assert "newer than this program" in of(found, "schema")[0][1]
 
 
-@pytest_asyncio.fixture
-async def role(postgres_url: str) -> Any:
-    """The service's own role of a migrated PostgreSQL."""
-    name = f"run_{uuid4().hex[:8]}"
-    connection = await asyncpg.connect(postgres_url)
-    await connection.execute(f"CREATE ROLE {name} LOGIN")
-    await schema.upgrade(postgres_url, name)
-    yield name
-    await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
-    await connection.close()
-
-
-def test_postgresql(postgres_url: str, role: str, redis_url: str, tmp_path: Path) -> None:
-    """A superuser is a problem in production, the service's own role is well; clocks of both servers are compared."""
-    key = new_key()
-    variables = {
+@pytest.fixture
+def variables(postgres_url: str, redis_url: str) -> dict[str, str]:
+    """The settings of a service on both servers, as the database's superuser."""
+    return {
         "ARTSTORE_DATABASE_URL": postgres_url,
         "ARTSTORE_REDIS_URL": redis_url,
         "ARTSTORE_ISSUER": ISSUER,
-        "ARTSTORE_KEY_ENCRYPTION_KEY": key,
+        "ARTSTORE_KEY_ENCRYPTION_KEY": new_key(),
     }
+
+
+def test_a_superuser(variables: dict[str, str], tmp_path: Path) -> None:
+    """A warning, and a problem in production; that there are no keys yet is said."""
     found = asked(tmp_path, **variables)
     assert of(found, "database role") == [("warning", "it is a superuser")]
     assert of(found, "keys") == [("warning", "the database has no keys yet")]
     found = asked(tmp_path, code=13, **variables | {"ARTSTORE_ENVIRONMENT": "prod"})
     assert worst(found, "database role") == "problem"
-    own = make_url(postgres_url).set(username=role).render_as_string(hide_password=False)
-    with Installation(tmp_path / "service", database_url=own, issuer=ISSUER, key_encryption_key=key):
-        found = asked(tmp_path, "--strict", **variables | {"ARTSTORE_DATABASE_URL": own})
+
+
+def test_the_service_s_own_role(
+    variables: dict[str, str], postgres_url: str, run_role: str, run_url: str, tmp_path: Path
+) -> None:
+    """Without its grants it is a problem that names what mends it; with them all is well, and both servers' clocks were
+    compared."""
+    own = variables | {"ARTSTORE_DATABASE_URL": run_url}
+    found = asked(tmp_path, code=13, **own)
+    assert of(found, "database role") == [("problem", "it may not read the tables")]
+    asyncio.run(schema.upgrade(postgres_url, run_role))
+    key = variables["ARTSTORE_KEY_ENCRYPTION_KEY"]
+    with Installation(tmp_path / "service", database_url=run_url, issuer=ISSUER, key_encryption_key=key):
+        found = asked(tmp_path, "--strict", **own)
     assert {each["level"] for each in found} == {"ok"}
     assert len(of(found, "clock")) == 2
 
@@ -270,6 +273,25 @@ def test_judgements() -> None:
             assert {each.check for each in bad_ones} == {check}
     (off,) = doctor.clock("it", NOW, NOW + timedelta(minutes=1), NOW)
     assert (off.level, "60.0 s" in off.found) == (Level.PROBLEM, True)
+
+
+def test_judged_keys() -> None:
+    """No key that signs, one that has signed for too long, one that doesn't open; a revoked one needn't."""
+    vault = Vault(new_root())
+    made = sealed(vault, generate("ES256"), NOW, 60)
+    signing = replace(made, state=KeyState.ACTIVE, activate_time=NOW)
+    damaged = replace(made, kid="damaged", state=KeyState.RETIRED)
+    settings = settings_of({})
+
+    def judged(*keys: SigningKey, later: timedelta = timedelta(0)) -> list[tuple[Level, str]]:
+        return [(each.level, each.found) for each in doctor.judged_keys([*keys], vault, settings, NOW + later)]
+
+    ((level, said),) = judged(signing)
+    assert (level, "signs by ES256" in said) == (Level.OK, True)
+    assert judged(made) == [(Level.WARNING, "no key signs yet")]
+    assert judged(signing, damaged) == [(Level.PROBLEM, "damaged: damaged")]
+    assert judged(signing, replace(damaged, state=KeyState.REVOKED))[0][0] is Level.OK
+    assert judged(signing, later=timedelta(days=4)) == [(Level.WARNING, "the active key has signed for 4 days")]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from artstore_grpc.cli.exits import BY_ERROR, MEANINGS, Exit, Failure, exit_of
 from artstore_grpc.cli.failures import EdgeGroup
 from artstore_grpc.cli.main import main
 from artstore_grpc.cli.session import json_option
+from artstore_grpc.errors import MissingPrivilege
 from artstore_grpc.settings import InvalidSettings
 
 UNKNOWN = grpc.StatusCode.UNKNOWN
@@ -40,6 +41,7 @@ ERRORS: list[tuple[Exception, int]] = [
     (identity.Unimplemented(UNKNOWN, "R", "m"), 1),
     (identity.IdentityError(UNKNOWN, "R", "m"), 1),
     (InvalidSettings("m"), 10),
+    (MissingPrivilege("m"), 5),
     (Failure(Exit.ALREADY_BOOTSTRAPPED, "R", "m"), 3),
     (RuntimeError("m"), 1),
 ]

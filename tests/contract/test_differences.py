@@ -11,8 +11,11 @@ import pytest
 from artstore.identity.v1 import audit_service_pb2 as audit_pb
 from artstore.identity.v1 import key_service_pb2 as keys_pb
 from artstore.identity.v1 import key_service_pb2_grpc
+from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1.audit_service_pb2_grpc import AuditServiceStub
+from artstore.identity.v1.service_account_service_pb2_grpc import ServiceAccountServiceStub
 
+from tests.api.callers import unique
 from tests.api.doors import GrpcDoor, refused
 from tests.contract.stands import Differs, Stand
 
@@ -48,6 +51,16 @@ def test_health_is_served(service: Stand, differs: Differs) -> None:
     differs("health")
     check: Any = service.channel.unary_unary("/grpc.health.v1.Health/Check")
     assert check(b"", timeout=10) == b"\x08\x01"
+
+
+def test_a_certificates_subject_has_one_form(service: Stand, differs: Differs) -> None:
+    """It is kept in the form in which certificates are compared with it."""
+    differs("client certificates")
+    stub: Any = ServiceAccountServiceStub(service.channel)
+    asked = accounts_pb.ServiceAccount(name=unique(), role=accounts_pb.ROLE_USER, certificate_subject="san_dns:A.B")
+    request = accounts_pb.CreateServiceAccountRequest(service_account=asked)
+    made = stub.CreateServiceAccount(request, metadata=service.bearer()).service_account
+    assert made.certificate_subject == "san_dns:a.b"
 
 
 @pytest.mark.parametrize("method", ["ListSigningKeys", "RotateSigningKey", "ListAuditEvents", "ExplainDenial"])

@@ -23,6 +23,8 @@ from artstore.identity.v1 import token_service_pb2_grpc
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
+from tests.processes.attack import quantile
+
 CALLERS_OF_A_CONNECTION = 100
 TOLD_NOTHING_SECONDS = 1.0
 
@@ -89,10 +91,6 @@ def told(refusal: Any) -> float:
         if detail.Unpack(info):
             seconds = info.retry_delay.ToTimedelta().total_seconds()
     return seconds * random.uniform(1.0, 2.0)
-
-
-def quantile(times: list[float], hundredths: int) -> float:
-    return times[len(times) * hundredths // 100] if times else 0.0
 
 
 if __name__ == "__main__":

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import secrets
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import pytest
 import pytest_asyncio
 from artstore.identity.v1 import audit_service_pb2 as audit_pb
 from artstore.identity.v1 import key_service_pb2 as keys_pb
-from sqlalchemy import make_url
 
 from artstore_grpc.errors import MissingPrivilege
 from artstore_grpc.store import schema
@@ -28,6 +25,7 @@ from tests.api.callers import Api
 from tests.api.conftest import ISSUER, administrator
 from tests.api.doors import GrpcDoor
 from tests.cli import processes
+from tests.conftest import execute
 from tests.installation import Installation
 from tests.servers import Postgres
 
@@ -51,28 +49,10 @@ FORBIDDEN = (
 
 
 @pytest_asyncio.fixture
-async def role(postgres_url: str) -> Any:
-    """A role without rights, and its password; gone at the end."""
-    name, password = f"run_{uuid4().hex[:8]}", secrets.token_urlsafe(16)
-    await executed(postgres_url, f"CREATE ROLE {name} LOGIN NOINHERIT PASSWORD '{password}'")
-    yield name, password
-    await executed(postgres_url, f"DROP OWNED BY {name}; DROP ROLE {name}")
-
-
-async def executed(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-@pytest_asyncio.fixture
-async def run_url(postgres_url: str, role: tuple[str, str]) -> str:
-    """The migrated database, as the service's role sees it."""
-    name, password = role
-    await schema.upgrade(postgres_url, name)
-    return make_url(postgres_url).set(username=name, password=password).render_as_string(hide_password=False)
+async def granted_url(postgres_url: str, run_role: str, run_url: str) -> str:
+    """The migrated database, as the service's role sees it once it has what an upgrade grants."""
+    await schema.upgrade(postgres_url, run_role)
+    return run_url
 
 
 def test_every_table_has_a_row() -> None:
@@ -80,9 +60,9 @@ def test_every_table_has_a_row() -> None:
     assert set(PRIVILEGES) == {*metadata.tables, "alembic_version"}
 
 
-def test_the_service_does_its_work(run_url: str, tmp_path: Path) -> None:
+def test_the_service_does_its_work(granted_url: str, tmp_path: Path) -> None:
     """Accounts, secrets, tokens, keys and the ledger, a start and a stop: as that role."""
-    own = {"database_url": run_url, "issuer": ISSUER, "key_encryption_key": new_key()}
+    own = {"database_url": granted_url, "issuer": ISSUER, "key_encryption_key": new_key()}
     with Installation(tmp_path, **own) as service:
         door = GrpcDoor(str(service.started.grpc_address))
         admin = administrator(service, door)
@@ -108,9 +88,9 @@ REQUESTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("statement", FORBIDDEN)
-async def test_what_it_can_not(run_url: str, statement: str) -> None:
+async def test_what_it_can_not(granted_url: str, statement: str) -> None:
     """Neither alter tables, nor rewrite what is recorded, nor give itself the right to."""
-    connection = await asyncpg.connect(run_url)
+    connection = await asyncpg.connect(granted_url)
     try:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute(statement)
@@ -118,27 +98,26 @@ async def test_what_it_can_not(run_url: str, statement: str) -> None:
         await connection.close()
 
 
-async def test_it_can_not_give_itself_more(run_url: str, role: tuple[str, str]) -> None:
+async def test_it_can_not_give_itself_more(granted_url: str, run_role: str) -> None:
     """PostgreSQL answers such a GRANT with a warning, and grants nothing."""
-    connection = await asyncpg.connect(run_url)
+    connection = await asyncpg.connect(granted_url)
     try:
-        await connection.execute(f"GRANT DELETE ON ledger TO {role[0]}")
+        await connection.execute(f"GRANT DELETE ON ledger TO {run_role}")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute("DELETE FROM ledger")
     finally:
         await connection.close()
 
 
-async def test_more_than_that_is_taken_away(postgres_url: str, role: tuple[str, str]) -> None:
+async def test_more_than_that_is_taken_away(postgres_url: str, run_role: str) -> None:
     """What the role was given before by hand goes with the next upgrade."""
-    name, _ = role
     for what in ("ALL TABLES IN SCHEMA", "SCHEMA"):
-        await executed(postgres_url, f"GRANT ALL ON {what} public TO {name}")
-    await schema.upgrade(postgres_url, name)
+        await execute(postgres_url, f"GRANT ALL ON {what} public TO {run_role}")
+    await schema.upgrade(postgres_url, run_role)
     connection = await asyncpg.connect(postgres_url)
     try:
-        held = await connection.fetchval(f"SELECT has_table_privilege('{name}', 'ledger', 'DELETE')")
-        creates = await connection.fetchval(f"SELECT has_schema_privilege('{name}', 'public', 'CREATE')")
+        held = await connection.fetchval(f"SELECT has_table_privilege('{run_role}', 'ledger', 'DELETE')")
+        creates = await connection.fetchval(f"SELECT has_schema_privilege('{run_role}', 'public', 'CREATE')")
     finally:
         await connection.close()
     assert (held, creates) == (False, False)
@@ -157,7 +136,7 @@ async def test_sqlite_has_none(sqlite_url: str) -> None:
         await schema.upgrade(sqlite_url, "run")
 
 
-def test_the_command(postgres_url: str, role: tuple[str, str], tmp_path: Path) -> None:
+def test_the_command(postgres_url: str, run_role: str, tmp_path: Path) -> None:
     """`db upgrade --run-role`, twice, since every deployment runs it; a role that isn't there has its exit code."""
     variables = {
         "ARTSTORE_DATABASE_URL": postgres_url,
@@ -165,15 +144,15 @@ def test_the_command(postgres_url: str, role: tuple[str, str], tmp_path: Path) -
         "ARTSTORE_KEY_ENCRYPTION_KEY": new_key(),
     }
     for _ in range(2):
-        said = processes.run("db", "upgrade", "--run-role", role[0], folder=tmp_path, **variables)
+        said = processes.run("db", "upgrade", "--run-role", run_role, folder=tmp_path, **variables)
         assert said.returncode == 0, said.stderr
     said = processes.run("db", "upgrade", "--run-role", "nobody_there", folder=tmp_path, **variables)
     assert (said.returncode, "must be there already" in said.stderr) == (6, True)
 
 
-async def test_an_archive_wants_the_other_role(run_url: str) -> None:
+async def test_an_archive_wants_the_other_role(granted_url: str) -> None:
     """Deleting rows of the ledger is refused in a sentence that says so, and is no outage."""
-    store = SqlStore(run_url)
+    store = SqlStore(granted_url)
     try:
         with pytest.raises(MissingPrivilege, match="the role that migrates"):
             await store.delete_ledger(5, 10)

@@ -307,6 +307,26 @@ async def test_the_library(service: Installation, admin: Admin, ours: Machine) -
         SyncTokenSource(target, client_id=account.client_id)
 
 
+def test_an_account_by_the_command(service: Installation, ours: Machine, files: Files, tmp_path: Path) -> None:
+    """`accounts create --certificate-subject … --without-secret`, as docs/transport.md has it; `update` ends it."""
+    known = service.administrator
+    variables = {
+        "ARTSTORE_TARGET": str(service.started.grpc_address),
+        "ARTSTORE_CLIENT_ID": known.client_id,
+        "ARTSTORE_CLIENT_SECRET": known.client_secret,
+        "ARTSTORE_CA_FILE": str(files.ca_file),
+    }
+    create = ("--name", uuid4().hex, "--role", "user", "--certificate-subject", f"san_dns:{NAME}", "--without-secret")
+    said = processes.run("accounts", "create", *create, "--json", folder=tmp_path, **variables)
+    assert said.returncode == 0, said.stderr
+    made = json.loads(said.stdout)
+    assert (made["certificate_subject"], made["client_secret"]) == (f"san_dns:{NAME}", "")
+    issue(service, ours, made["client_id"])
+    said = processes.run("accounts", "update", made["id"], "--certificate-subject", "", folder=tmp_path, **variables)
+    assert said.returncode == 0, said.stderr
+    denied(lambda: issue(service, ours, made["client_id"]))
+
+
 def test_the_command(service: Installation, admin: Admin, ours: Machine, files: Files, tmp_path: Path) -> None:
     """`token` with a client certificate and a client_id."""
     account = admin.account()

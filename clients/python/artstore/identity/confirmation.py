@@ -26,10 +26,16 @@ def thumbprint(certificate: bytes) -> str:
     return urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode("ascii")
 
 
-def presented(auth_context: Any) -> str:
-    """The thumbprint of the certificate in a gRPC call's `auth_context()`; empty where the client has shown none."""
+def presented_certificate(auth_context: Any) -> bytes:
+    """The certificate in a gRPC call's `auth_context()`, in PEM; empty where the client has shown none."""
     found = auth_context.get("x509_pem_cert")
-    return thumbprint(bytes(found[0])) if found else ""
+    return bytes(found[0]) if found else b""
+
+
+def presented(auth_context: Any) -> str:
+    """The thumbprint of that certificate; empty where there is none."""
+    certificate = presented_certificate(auth_context)
+    return thumbprint(certificate) if certificate else ""
 
 
 def is_bound(verified: VerifiedToken) -> bool:

@@ -8,6 +8,7 @@ It passes the contract tests of the real service, which are run against both. Wh
 * failures: wrong credentials are refused however often they come, without a back-off.
 * streams: an account may have any number of trust feeds.
 * health: there is no `grpc.health.v1`, and no reflection.
+* client certificates: a `certificate_subject` is kept as it was sent, and no certificate authenticates anybody.
 * weak keys: an Ed25519 key that anybody can sign for is taken as a public key.
 
 Nor is what no caller can see the same: secrets are kept in clear, nothing outlives the process, a new signing key signs
