@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
 from pathlib import Path
 
@@ -17,16 +16,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 CONNECTIONS = 100
 TELLS = """
-import gc, resource, signal, sys
+import gc, resource, sys, threading, time
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-def tell(*_):
+def tell():
+    while not gc.get_freeze_count():
+        time.sleep(0.05)
+    time.sleep(0.05)
     print("COLLECTOR", gc.get_freeze_count(), *gc.get_threshold(), file=sys.stderr, flush=True)
-signal.signal(signal.SIGUSR1, tell)
+threading.Thread(target=tell, daemon=True).start()
 from artstore_grpc.cli.main import main
 main(["serve"])
 """
-"""The service, begun with few open files allowed, that says on SIGUSR1 how its collector of cycles is set."""
+"""The service, begun with few open files allowed, that says how its collector of cycles is set, once it is."""
 FROZEN = 10_000
 """Objects that the libraries alone leave; there are some hundred thousand."""
 
@@ -39,14 +41,7 @@ def test_open_files_and_the_collector(tmp_path: Path, on_sqlite: Installation) -
         process = psutil.Process(service.pid)
         soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
         assert soft == (CONNECTIONS + OTHER_FILES if hard < 0 else min(CONNECTIONS + OTHER_FILES, hard)) > 256
-
-        def told() -> list[int]:
-            """What it says now; nothing before its collector is set, just after it is ready."""
-            process.send_signal(signal.SIGUSR1)
-            lines = re.findall(r"^COLLECTOR (.*)$", service.errors, re.MULTILINE)
-            numbers = list(map(int, lines[-1].split())) if lines else [0]
-            return numbers if numbers[0] else []
-
-        frozen, *thresholds = until(told, 30, "its collector is set")
+        told = until(lambda: re.search(r"^COLLECTOR (.*)$", service.errors, re.MULTILINE), 30, "its collector is set")
+    frozen, *thresholds = map(int, told[1].split())
     assert frozen > FROZEN
     assert tuple(thresholds) == COLLECTIONS
