@@ -17,7 +17,7 @@ RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./cl
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="artstore-grpc" \
       org.opencontainers.image.description="The ArtStore identity service: service accounts and OAuth 2.0 tokens over gRPC and REST" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/artstore /opt/artstore
 RUN install -d -m 0700 -o 10001 -g 10001 /var/lib/artstore
