@@ -81,7 +81,7 @@ proto-release: setup ## declare the protos released: `make lint` refuses what br
 
 lock: build/lock/.installed ## pin requirements/*.txt anew: what is pinned stays, unless ARGS="--upgrade" or "-P NAME"
 	$(LOCK) $(ARGS) --no-emit-package artstore-identity pyproject.toml --output-file requirements/run.txt
-	cd requirements && for name in build dev bench proto audit tools; do ../$(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit 1; done
+	cd requirements && for name in build dev bench proto audit charts docs tools; do ../$(LOCK) $(ARGS) $$name.in --output-file $$name.txt || exit 1; done
 
 secrets: ## make the random secrets that docker-compose.yml reads, in ./secrets
 	@$(PYTHON) deploy/compose_secrets.py
@@ -91,7 +91,7 @@ clean: ## remove what make has made; your data in ./var and ./secrets stays
 
 # --- what is installed where ---
 
-.venv/.made build/proto/.made build/lock/.made build/audit/.made:
+.venv/.made build/proto/.made build/lock/.made build/audit/.made build/charts/.made build/site/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "This needs Python 3.11 or newer: name one with make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(@D)
@@ -128,4 +128,12 @@ build/audit/.installed: build/audit/.made requirements/audit.txt
 
 build/lock/.installed: build/lock/.made requirements/tools.txt
 	build/lock/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/tools.txt
+	@touch $@
+
+build/charts/.installed: build/charts/.made requirements/charts.txt
+	build/charts/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/charts.txt
+	@touch $@
+
+build/site/.installed: build/site/.made requirements/docs.txt
+	build/site/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/docs.txt
 	@touch $@
