@@ -12,11 +12,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 LOCK := build/lock/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --quiet
+# --quiet would keep warnings from being counted, and so --strict from refusing them.
+SITE := NO_MKDOCS_2_WARNING=1 build/site/bin/mkdocs build
 DESCRIPTORS := clients/python/artstore/identity/v1/descriptors.binpb
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-trust lint docs audit sbom proto proto-release lock secrets clean
+.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-trust lint docs site audit sbom proto proto-release lock secrets clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,7 +55,7 @@ bench-growth: .venv/.bench ## measure a token's cost against accounts, ledger ro
 bench-trust: setup ## measure how soon what one process does is known to all, and to verifiers; about 6 minutes
 	$(BIN)/python -m benchmarks.trust
 
-lint: setup ## check style, types, protos, Dockerfile and docker-compose.yml
+lint: setup build/site/.installed ## check style, types, protos, Dockerfile and docker-compose.yml; build the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -62,9 +64,15 @@ lint: setup ## check style, types, protos, Dockerfile and docker-compose.yml
 	$(BIN)/buf breaking protos --against protos/released.binpb
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/docker-compose --file docker-compose.yml config --quiet
+	$(SITE)
+	$(BIN)/python docs/check_site.py
 
 docs: setup ## write docs/errors.md from the code
 	$(BIN)/python docs/generate_errors.py
+
+site: build/site/.installed ## build the documentation into build/site-html; SITE_SOURCE=URL: where links to other files lead
+	$(SITE)
+	@echo "Open build/site-html/index.html"
 
 audit: build/audit/.installed ## report known vulnerabilities of what is pinned; asks the network, and gates nothing
 	-build/audit/bin/pip-audit --require-hashes --disable-pip --requirement requirements/run.txt

@@ -40,7 +40,7 @@ DOCUMENTS = (
 )
 DEPLOYMENT = ("Dockerfile", "docker-compose.yml", ".dockerignore", "Makefile", ".ci/run")
 FOR_TESTS = {"ARTSTORE_TEST_POSTGRES_URL", "ARTSTORE_TEST_REDIS_URL"}
-MADE_LATER = {"build/sbom.json", "secrets", "var", "var/administrator.env", "build/googleapis"}
+MADE_LATER = {"build/sbom.json", "build/site-html", "secrets", "var", "var/administrator.env", "build/googleapis"}
 """Paths that the documents mention and a fresh clone does not have."""
 
 
