@@ -67,8 +67,8 @@ lint: setup build/site/.installed ## check style, types, protos, Dockerfile and 
 	$(SITE)
 	$(BIN)/python docs/check_site.py
 
-docs: setup ## write docs/errors.md from the code
-	$(BIN)/python docs/generate_errors.py
+docs: setup ## write the pages of docs/ that are made from the code: settings, commands, API, errors, indexes
+	$(BIN)/python docs/generate.py $(ARGS)
 
 site: build/site/.installed ## build the documentation into build/site-html; SITE_SOURCE=URL: where links to other files lead
 	$(SITE)

@@ -1,7 +1,7 @@
 """One frozen object with every setting; made in `cli/`, which alone reads the environment, and passed down.
 
 Each field is the environment variable `ARTSTORE_<NAME>`; fields with `secret: True` also take `ARTSTORE_<NAME>_FILE`.
-The docstring below a field is its row in the README's table.
+The docstring below a field is its row in docs/settings.md.
 """
 
 from __future__ import annotations

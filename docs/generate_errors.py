@@ -1,7 +1,4 @@
-"""Writes docs/errors.md from the code: every stable reason, what it comes as, and what a caller can do.
-
-    python docs/generate_errors.py          writes it
-    python docs/generate_errors.py --check  fails where it isn't what this would write
+"""docs/errors.md, from the code: every stable reason, what it comes as, and what a caller can do.
 
 Reasons are read off the source: each `reason="…"` of an error that is made, each class's default, each refusal of
 HTTP's own. What to do is said here, once; a reason without a line here, or a line without a reason, is an error.
@@ -10,7 +7,6 @@ HTTP's own. What to do is said here, once; a reason without a line here, or a li
 from __future__ import annotations
 
 import ast
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,9 +185,3 @@ def page() -> str:
         for each in sorted(found)
     ]
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    if "--check" in sys.argv[1:]:
-        sys.exit(0 if PAGE.read_text() == page() else "docs/errors.md is not what the code says; run: make docs")
-    PAGE.write_text(page())

@@ -1,4 +1,4 @@
-"""The reference of the settings, read from the docstrings of settings.py: for `serve --help` and the README.
+"""The reference of the settings, read from the docstrings of settings.py: for `serve --help` and docs/settings.md.
 
 `python -m artstore_grpc.cli.reference` prints it as a Markdown table.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Container
 from dataclasses import MISSING, Field, dataclass, fields
 from datetime import timedelta
 from itertools import pairwise
@@ -71,10 +72,12 @@ def written(value: Any) -> str:
     return str(value)
 
 
-def markdown() -> str:
-    """The settings as a Markdown table."""
+def markdown(names: Container[str] | None = None) -> str:
+    """The settings as a Markdown table: those of these `names` (`DATA_DIR`), or all."""
     lines = ["| variable | default | what it decides |", "|---|---|---|"]
     for row in settings_table():
+        if names is not None and row.name.removeprefix(PREFIX) not in names:
+            continue
         name = f"`{row.name}`" + (f", `{row.name}{FILE}`" if row.secret else "")
         default = f"`{row.default}`" if row.default else ""
         lines.append(f"| {name} | {default} | {row.text.replace('|', chr(92) + '|')} |")

@@ -41,7 +41,7 @@ def test_secrets_have_no_default_and_take_a_file() -> None:
 
 
 def test_markdown() -> None:
-    """The README's table has a line for each setting, and as many cells in each."""
+    """The table has a line for each setting, and as many cells in each."""
     lines = markdown().splitlines()
     assert len(lines) == 2 + len(fields(Settings))
     assert all(line.replace("\\|", "").count("|") == 4 for line in lines)
