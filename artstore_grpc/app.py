@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from artstore_grpc import certificates, installation, jobs, root_key
+from artstore_grpc.census import INTERVAL as CENSUS_INTERVAL
 from artstore_grpc.certificates import refuse_plain_text
 from artstore_grpc.denials import FLUSH_INTERVAL as DENIALS_INTERVAL
 from artstore_grpc.doors import Doors, address_of
@@ -215,6 +216,7 @@ async def background(
         jobs.forever("denials", DENIALS_INTERVAL, made.denials.flush, logger),
         jobs.forever("purge", jobs.PURGE_INTERVAL, purge.run, logger),
         jobs.forever("rotations", ROTATION_INTERVAL, made.scheduled_rotation.turn, logger),
+        jobs.forever("census", CENSUS_INTERVAL, made.census.run, logger),
         jobs.forever("keys", TICK_INTERVAL, made.signing_keys.tick, logger),
         jobs.forever("health", timedelta(0), follow, logger),
         jobs.forever("listen", LISTEN_RETRY, listen, logger),

@@ -10,12 +10,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
+from artstore_grpc import instruments
 from artstore_grpc.accounts import Accounts
 from artstore_grpc.assertions import Assertions, StoredUsedAssertions
 from artstore_grpc.attempts import Attempts
 from artstore_grpc.audiences import Audiences
 from artstore_grpc.audit import Audit
 from artstore_grpc.authentication import Authenticator
+from artstore_grpc.census import Census
 from artstore_grpc.changes import Changes
 from artstore_grpc.client_certificates import ClientCertificates
 from artstore_grpc.deliveries import Deliveries
@@ -88,6 +90,7 @@ class Parts:
     sinks: Sinks
     rotation: Rotation
     scheduled_rotation: ScheduledRotation
+    census: Census
 
 
 def utc_now() -> datetime:
@@ -221,6 +224,7 @@ async def parts(
             "AuditService": AuditService(Audit(store, vault, notary)),
         }
         denials = Denials(store, now)
+        census = Census(store, now)
         pipeline = Pipeline(
             methods=methods(servicers),
             authenticator=authenticator,
@@ -254,8 +258,9 @@ async def parts(
             scheduled_rotation=scheduled_rotation,
             notary=notary,
             sinks=sinks,
+            census=census,
         )
-        watch(made)
+        instruments.bind(metrics, pipeline=pipeline, hasher=hasher, replica=replica, watches=watches, census=census)
         yield made
 
 
@@ -289,17 +294,3 @@ def announcing(settings: Settings, stack: AsyncExitStack, logger: Logger) -> Red
     made = RedisAnnouncements(settings.redis_url, logger)
     stack.push_async_callback(made.close)
     return made
-
-
-def watch(made: Parts) -> None:
-    """The gauges that are read from the parts themselves."""
-    gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
-        ("artstore_calls_in_flight", "Calls in progress.", lambda: made.pipeline.in_flight),
-        ("artstore_bcrypt_pending", "bcrypt hashes waiting or under way.", lambda: made.hasher.pending),
-        ("artstore_bcrypt_computed", "bcrypt hashes since the start.", lambda: made.hasher.computed),
-        ("artstore_trust_streams", "Trust feeds being followed.", lambda: made.watches.count),
-        ("artstore_ledger_sequence", "The last ledger row applied.", lambda: made.replica.sequence),
-        ("artstore_database_outage", "1 while the database is down.", lambda: float(made.replica.outage)),
-    )
-    for name, text, read in gauges:
-        made.metrics.watch(name, text, read)

@@ -186,7 +186,7 @@ class Pipeline:
         if error is not None and error.denied:
             if not self._vault.locked:  # a start that still waits for its database denies without one
                 error.denial_id = self._vault.denial_id(error.cause)
-            self._metrics.denials.labels(error.reason).inc()
+            self._metrics.denials.add(error.reason)
             self._denials.note(error, call)
         self._log(call, code, error, seconds)
 

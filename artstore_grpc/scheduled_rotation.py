@@ -141,12 +141,10 @@ class ScheduledRotation:
         """One hash at a time: who authenticates for the first time waits in the same queue."""
 
     async def turn(self) -> None:
-        """Does all that is due, if no other replica is at it, and counts what somebody should look at."""
+        """Does all that is due, if no other replica is at it."""
         if not self._working.locked() and await self._store.due_accounts(self._now(), 1):
             with contextlib.suppress(Unavailable):
                 await self._work(SYSTEM)
-        self._metrics.secrets_expiring.set(await self._store.secrets_warned(self._now()))
-        self._metrics.deliveries_pending.set(await self._store.deliveries_pending())
 
     async def run(self, actor: Actor, most: int) -> tuple[list[Result], bool]:
         """Does at most so many of the steps that are due; whether there are more. Raises Unavailable while another
@@ -372,7 +370,7 @@ class ScheduledRotation:
     def _tell(self, step: Step, account: Account, error: IdentityError | None) -> None:
         """One line of the log and one count for each step; what somebody has to look at is a warning."""
         outcome = error.reason.lower() if error else "done"
-        self._metrics.rotations.labels(step.action.value, outcome).inc()
+        self._metrics.rotations.add(step.action.value, outcome)
         alarming = error is not None or step.action in (Action.WARN, Action.EXPIRE)
         log = self._logger.warning if alarming else self._logger.info
         log(

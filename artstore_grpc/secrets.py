@@ -14,6 +14,7 @@ import hashlib
 import re
 import secrets
 import string
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from typing import TypeVar
 
 import bcrypt
 
+from artstore_grpc.counters import HASH_BUCKETS, Distribution
 from artstore_grpc.errors import Overloaded
 
 T = TypeVar("T")
@@ -129,6 +131,15 @@ def proved(text: str, hashed: str, *, cost: int, work: int) -> Proof:
     return Proof(matches=False)
 
 
+def timed(work: Callable[[], T], taken: list[float]) -> T:
+    """Does the work, and notes how many seconds it took, whatever comes of it."""
+    started = time.perf_counter()
+    try:
+        return work()
+    finally:
+        taken.append(time.perf_counter() - started)
+
+
 class Hasher:
     """bcrypt off the event loop, on a few threads and with a bounded queue (DESIGN §4).
 
@@ -137,10 +148,12 @@ class Hasher:
 
     def __init__(self, *, cost: int, threads: int, queue: int) -> None:
         self.cost = cost
-        self.computed = 0
-        """Hashes computed since the start."""
         self.pending = 0
         """Hashes waiting or under way."""
+        self.durations = Distribution(HASH_BUCKETS)
+        """Seconds that each hash took in its thread."""
+        self.rejected = 0
+        """Hashes refused since the start."""
         self._threads = threads
         self._bound = threads + queue
         self._free_form: Counter[str] = Counter()
@@ -160,28 +173,34 @@ class Hasher:
         share = max(1, self._bound // FREE_FORM_SHARE)
         of_source = max(self._threads, share // SOURCE_SHARE)  # who is alone may use every thread
         if self._free_form.total() >= share or self._free_form[source] >= of_source:
-            raise Overloaded(reason="HASHING_QUEUE_FULL", retry_after=RETRY_AFTER)
+            raise self._full()
         return await self._run(lambda: proved(text, hashed, cost=self.cost, work=work), source)
 
     async def _run(self, work: Callable[[], T], free_form: str = "") -> T:
         if self.pending >= self._bound:
-            raise Overloaded(reason="HASHING_QUEUE_FULL", retry_after=RETRY_AFTER)
+            raise self._full()
         loop = asyncio.get_running_loop()
         self.pending += 1
         if free_form:
             self._free_form[free_form] += 1
-        future = self._executor.submit(work)
-        future.add_done_callback(lambda done: self._finish(loop, free_form, ran=not done.cancelled()))
+        taken: list[float] = []  # of a hash that was cancelled before it began nothing
+        future = self._executor.submit(timed, work, taken)
+        future.add_done_callback(lambda _: self._finish(loop, free_form, taken))
         return await asyncio.wrap_future(future)
 
-    def _finish(self, loop: asyncio.AbstractEventLoop, free_form: str, *, ran: bool) -> None:
+    def _full(self) -> Overloaded:
+        self.rejected += 1
+        return Overloaded(reason="HASHING_QUEUE_FULL", retry_after=RETRY_AFTER)
+
+    def _finish(self, loop: asyncio.AbstractEventLoop, free_form: str, taken: list[float]) -> None:
         """Frees the place when the thread is done: a caller that gave up still burns its core."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody counts any more
-            loop.call_soon_threadsafe(self._count, ran, free_form)
+            loop.call_soon_threadsafe(self._count, taken, free_form)
 
-    def _count(self, ran: bool, free_form: str) -> None:
+    def _count(self, taken: list[float], free_form: str) -> None:
         self.pending -= 1
-        self.computed += ran
+        for seconds in taken:
+            self.durations.observe(seconds)
         if free_form:
             self._free_form -= Counter((free_form,))  # drops those that are at zero
 

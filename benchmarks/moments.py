@@ -76,5 +76,5 @@ async def restarted(target: Target) -> Restart:
     seconds = time.perf_counter() - started
     for channel in channels:
         await channel.close()
-    hashes = int(target.service.metrics()["artstore_bcrypt_computed"])
+    hashes = int(target.service.metrics()["artstore_bcrypt_duration_seconds_count"])
     return Restart(seconds, hashes, sum(outcome.errors.values()) + len(accounts) - len(outcome.latencies))

@@ -19,6 +19,7 @@ from artstore_grpc.attempts import Attempts
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.changes import Changes, Target
 from artstore_grpc.client_certificates import ClientCertificates
+from artstore_grpc.counters import HASH_BUCKETS, Distribution
 from artstore_grpc.credentials import Credentials
 from artstore_grpc.deliveries import Deliveries
 from artstore_grpc.ephemeral.memory import MemoryLimiter
@@ -95,7 +96,7 @@ class Office:
         async with self.store.unit() as unit:
             await unit.add_account(self.account)
             unit.record(Event(now(), SYSTEM, EventKind.ACCOUNT_CREATED, ID, {}))
-        self.hasher.computed = 0
+        self.hasher.durations = Distribution(HASH_BUCKETS)
 
     async def enter(self, text: str = "") -> Any:
         return await self.authenticator.client(Credentials(self.account.client_id, text or self.made.text), "1.2.3.4")
@@ -141,13 +142,13 @@ async def test_equal_callers_are_one_hash(office: Office) -> None:
     callers = await asyncio.gather(*(office.enter() for _ in range(100)))
     await asyncio.sleep(0)
     assert {caller.account.id for caller in callers} == {ID}
-    assert office.hasher.computed == 1
+    assert office.hasher.durations.count == 1
 
 
 async def test_a_caller_that_gives_up_earns_its_tag_all_the_same(office: Office) -> None:
     """A deadline shorter than bcrypt does not throw the work away: the tag is stored, and the next try needs none."""
     await office.replica.account_by_client_id(office.account.client_id)
-    async with settled(lambda: office.hasher.computed == 1):
+    async with settled(lambda: office.hasher.durations.count == 1):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.005):
                 await office.enter()
@@ -156,7 +157,7 @@ async def test_a_caller_that_gives_up_earns_its_tag_all_the_same(office: Office)
     stored = await office.store.account(ID)
     assert stored is not None
     assert stored.secrets[0].tag is not None
-    assert office.hasher.computed == 1
+    assert office.hasher.durations.count == 1
 
 
 async def test_failures_count_whoever_waits_for_them(office: Office) -> None:
@@ -169,7 +170,7 @@ async def test_failures_count_whoever_waits_for_them(office: Office) -> None:
     await asyncio.gather(*tries, return_exceptions=True)
     async with settled(lambda: office.hasher.pending == 0):
         pass
-    assert office.hasher.computed <= FREE_FAILURES
+    assert office.hasher.durations.count <= FREE_FAILURES
     with pytest.raises(RateLimited):
         await office.enter(office.wrong(99))
 
@@ -197,7 +198,7 @@ async def test_in_an_outage_only_tags_prove(office: Office) -> None:
     ):
         with pytest.raises(StoreUnavailable):
             await office.authenticator.client(credentials, "1.2.3.4")
-    assert office.hasher.computed == 0
+    assert office.hasher.durations.count == 0
 
 
 @pytest.mark.parametrize("ended", ["revoked", "suspended"])
@@ -220,10 +221,10 @@ async def test_a_dead_secret_makes_no_successor(office: Office, ended: str) -> N
 async def test_what_is_refused_costs_no_hash(office: Office) -> None:
     """A rotation with a stale etag is refused before a hash is computed for it."""
     caller = await office.enter()
-    before = office.hasher.computed
+    before = office.hasher.durations.count
     with pytest.raises(EtagMismatch):
         await office.rotation.rotate_secret(Target(ID, "stale"), caller, None)
-    assert office.hasher.computed == before
+    assert office.hasher.durations.count == before
 
 
 async def test_a_ledger_that_went_back_is_noticed(office: Office) -> None:

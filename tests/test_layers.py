@@ -15,7 +15,7 @@ SERVER = ROOT / "artstore_grpc"
 CLIENT = ROOT / "clients/python/artstore"
 
 LAYERS = (
-    "errors files model addresses forms deadlines",
+    "errors files model addresses forms deadlines counters",
     "records",
     "settings call policy",
     "audiences credentials descriptions ledger lookups places secrets subjects vault",
@@ -23,7 +23,7 @@ LAYERS = (
     "rotations",
     "store ephemeral sinks telemetry fields pages trust key_material key_encryption checkpoints",
     "key_changes",
-    "replays usage failures replica keys root_key key_files kms verification",
+    "replays usage census failures replica keys root_key key_files kms verification",
     "rotation_policies refusals",
     "deliveries certificates denials",
     "attempts jobs changes revocations signing_keys notary exports",
@@ -34,7 +34,7 @@ LAYERS = (
     "scheduled_rotation rotation_plan",
     "installation pipeline imports",
     "watches",
-    "rpc",
+    "instruments rpc",
     "gateway",
     "parts",
     "doors",

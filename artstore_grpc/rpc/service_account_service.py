@@ -163,7 +163,7 @@ class ServiceAccountService:
         call.fields |= {outcome.value: counts[outcome] for outcome in Outcome}
         if not request.validate_only:
             for outcome, count in counts.items():
-                self._metrics.imported.labels(outcome.value).inc(count)
+                self._metrics.imported.add(outcome.value, by=count)
         return pb.ImportServiceAccountsResponse(results=[self._result(result) for result in results])
 
     def _result(self, result: Imported) -> pb.ImportResult:

@@ -71,7 +71,7 @@ class TokenService:
         call.fields = {"jti": issued.jti, "scope": issued.scope, "audience": issued.audiences, **proof_of(call.caller)}
         if issued.outage:
             call.fields["outage"] = True
-        self._metrics.issued["outage" if issued.outage else "normal"].inc()
+        self._metrics.issued.add("outage" if issued.outage else "normal")
         return pb.IssueTokenResponse(
             access_token=issued.text,
             token_type=BEARER,

@@ -1,107 +1,170 @@
-"""Prometheus metrics of one process. No label holds anything that a caller can choose."""
+"""The metrics of one process: what was counted in plain numbers, as Prometheus asks for it, on a port of its own.
+
+A scrape runs in a thread of its own, and reads numbers that the event loop's thread writes: from copies that are made
+in one step, without a lock, so that neither waits for the other. Names, labels and meanings are catalogue.py's.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from itertools import accumulate
+from itertools import product
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, start_http_server
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from artstore_grpc.counters import LATENCY_BUCKETS, Distribution
 from artstore_grpc.errors import CannotBind
 from artstore_grpc.settings import Address
+from artstore_grpc.telemetry.catalogue import BY_NAME, FAMILIES, OTHER, Family, Kind
 
-LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds: a warm token takes under 1 ms, bcrypt a quarter of a second."""
+Series = Mapping[tuple[str, ...], float]
+"""Values by their labels' values, in the order of the catalogue."""
+Numbers = Callable[[], Series | float | None]
+"""Reads a counter or a gauge; None: there is nothing to tell yet."""
+Distributions = Callable[[], Mapping[tuple[str, ...], Distribution]]
+
+MOST_AT_ZERO = 64
+"""A counter with so many series at most starts with all of them at 0, so that its first increase is seen as one."""
 
 
-class Metrics:
-    """What is counted, in a registry of its own."""
+class Counts:
+    """A counter's numbers by the values of its labels."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, ...], int] = {}
+
+    def add(self, *labels: str, by: int = 1) -> None:
+        """Counts. The labels are ours, never what a caller sent. For the event loop's thread only."""
+        self._counts[labels] = self._counts.get(labels, 0) + by
+
+    def read(self) -> Series:
+        return self._counts.copy()
+
+
+class Calls:
+    """Calls and how long they took."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self._latencies: dict[tuple[str, ...], Distribution] = {}
+
+    def finished(self, method: str, door: str, code: str, seconds: float) -> None:
+        """Counts a call. The names are ours, never what a caller sent. For the event loop's thread only."""
+        self.counts.add(method, door, code)
+        latency = self._latencies.get((method,))
+        if latency is None:
+            latency = self._latencies[(method,)] = Distribution(LATENCY_BUCKETS)
+        latency.observe(seconds)
+
+    def latencies(self) -> Mapping[tuple[str, ...], Distribution]:
+        return self._latencies.copy()
+
+
+class Metrics(Collector):
+    """Everything that is counted, in a registry of its own. What parts count themselves is bound by `read_from`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.calls = Calls()
-        self.registry.register(self.calls)
-        tokens = Counter("artstore_tokens_issued", "Tokens issued, by mode.", ["mode"], registry=self.registry)
-        self.issued = {mode: tokens.labels(mode) for mode in ("normal", "outage")}
-        self.denials = Counter(
-            "artstore_denials", "Refused authentications, by reason.", ["kind"], registry=self.registry
-        )
-        self.rotations = Counter(
-            "artstore_rotation_steps",
-            "Steps of scheduled rotation tried, by action and outcome: `done`, or the reason of the failure.",
-            ["action", "outcome"],
-            registry=self.registry,
-        )
-        self.secrets_expiring = Gauge(
-            "artstore_secrets_expiring",
-            "Live secrets that were warned of: the last of their accounts, about to expire.",
-            registry=self.registry,
-        )
-        self.deliveries_pending = Gauge(
-            "artstore_secret_deliveries_pending", "New secrets that wait to be delivered.", registry=self.registry
-        )
+        self.token_requests = Counts()
+        self.issued = Counts()
+        self.denials = Counts()
+        self.rotations = Counts()
+        self.imported = Counts()
+        self._numbers: dict[str, Numbers] = {}
+        self._distributions: dict[str, Distributions] = {}
+        self.read_from("artstore_calls_total", self.calls.counts.read)
+        self.spread_from("artstore_call_duration_seconds", self.calls.latencies)
+        self.read_from("artstore_token_requests_total", self.token_requests.read)
+        self.read_from("artstore_tokens_issued_total", self.issued.read)
+        self.read_from("artstore_denials_total", self.denials.read)
+        self.read_from("artstore_rotation_steps_total", self.rotations.read)
+        self.read_from("artstore_accounts_imported_total", self.imported.read)
+        (running,) = BY_NAME["artstore_build_info"].labels["version"]
+        self.read_from("artstore_build_info", lambda: {(running,): 1})
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
 
-        self.imported = Counter(
-            "artstore_accounts_imported", "Accounts of imports, by outcome.", ["outcome"], registry=self.registry
-        )
+    def read_from(self, name: str, read: Numbers) -> None:
+        """Binds a counter or a gauge of the catalogue to what reads it, in whichever thread the scrape runs."""
+        assert BY_NAME[name].kind is not Kind.HISTOGRAM
+        self._numbers[name] = read
 
-    def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """A gauge whose value is read when it is scraped."""
-        Gauge(name, text, registry=self.registry).set_function(read)
+    def spread_from(self, name: str, read: Distributions) -> None:
+        """As `read_from`, for a histogram."""
+        assert BY_NAME[name].kind is Kind.HISTOGRAM
+        self._distributions[name] = read
 
-
-class Calls(Collector):
-    """Calls and how long they took, counted in plain numbers and made into metrics when they are asked for: every call
-    is counted, and the library's own counters take a lock and walk every bucket for each."""
-
-    def __init__(self) -> None:
-        self._counts: dict[tuple[str, str, str], int] = {}
-        self._latencies: dict[str, Latency] = {}
-
-    def finished(self, method: str, door: str, code: str, seconds: float) -> None:
-        """Counts a call. The names are ours, never what a caller sent. For the event loop's thread only."""
-        key = (method, door, code)
-        self._counts[key] = self._counts.get(key, 0) + 1
-        latency = self._latencies.get(method)
-        if latency is None:
-            latency = self._latencies[method] = Latency()
-        latency.buckets[bisect_left(LATENCY_BUCKETS, seconds)] += 1
-        latency.seconds += seconds
+    def describe(self) -> Iterator[Metric]:
+        """The names, for the registry, which asks before anything is bound."""
+        return (empty(family) for family in FAMILIES if family.name.startswith("artstore_"))
 
     def collect(self) -> Iterator[Metric]:
-        """As prometheus_client asks for it, in a thread of its own: from copies, which are made in one step."""
-        calls = CounterMetricFamily(
-            "artstore_calls", "Calls by method, door and gRPC code.", labels=["method", "door", "code"]
-        )
-        for labels, count in self._counts.copy().items():
-            calls.add_metric(labels, count)
-        yield calls
-        latencies = HistogramMetricFamily(
-            "artstore_call_duration_seconds", "Time in the service, by method.", labels=["method"]
-        )
-        for method, latency in self._latencies.copy().items():
-            latencies.add_metric([method], *latency.cumulated())
-        yield latencies
+        """As prometheus_client asks for it."""
+        for family in FAMILIES:
+            if family.name in self._numbers:
+                yield from numbers(family, self._numbers[family.name]())
+            elif family.name in self._distributions:
+                yield histogram(family, self._distributions[family.name]())
 
 
-class Latency:
-    """A histogram's numbers: how many calls fell into each bucket, the one past the last included, and their sum."""
+def empty(family: Family) -> Metric:
+    """A metric without samples."""
+    return made(family)
 
-    __slots__ = ("buckets", "seconds")
 
-    def __init__(self) -> None:
-        self.buckets = [0] * (len(LATENCY_BUCKETS) + 1)
-        self.seconds = 0.0
+def made(family: Family) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
+    if family.kind is Kind.COUNTER:
+        return CounterMetricFamily(family.name.removesuffix("_total"), family.text, labels=list(family.labels))
+    if family.kind is Kind.GAUGE:
+        return GaugeMetricFamily(family.name, family.text, labels=list(family.labels))
+    return HistogramMetricFamily(family.name, family.text, labels=list(family.labels))
 
-    def cumulated(self) -> tuple[list[tuple[str, float]], float]:
-        """As Prometheus has it: each bucket with those below it, and the sum."""
-        bounds = [*map(floatToGoString, LATENCY_BUCKETS), "+Inf"]
-        return list(zip(bounds, accumulate(self.buckets.copy()), strict=True)), self.seconds
+
+def numbers(family: Family, read: Series | float | None) -> Iterator[Metric]:
+    """A counter or a gauge, with what was read; nothing where there is nothing to tell yet."""
+    if read is None:
+        return
+    metric = made(family)
+    assert not isinstance(metric, HistogramMetricFamily)
+    values: Series = read if isinstance(read, Mapping) else {(): read}
+    for labels, value in complete(family, values).items():
+        metric.add_metric(labels, value)
+    yield metric
+
+
+def complete(family: Family, values: Series) -> dict[tuple[str, ...], float]:
+    """The values with labels in their sets alone; a counter of few series with all of them."""
+    found: dict[tuple[str, ...], float] = {}
+    if family.kind is Kind.COUNTER:
+        every = list(product(*family.labels.values()))
+        found = dict.fromkeys(every, 0) if len(every) <= MOST_AT_ZERO else {}
+    for labels, value in values.items():
+        told = closed(family, labels)
+        found[told] = found.get(told, 0) + value
+    return found
+
+
+def closed(family: Family, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Labels with OTHER in place of a value that is not in its set."""
+    return tuple(
+        value if value in known else OTHER for value, known in zip(labels, family.labels.values(), strict=True)
+    )
+
+
+def histogram(family: Family, read: Mapping[tuple[str, ...], Distribution]) -> Metric:
+    metric = made(family)
+    assert isinstance(metric, HistogramMetricFamily)
+    for labels, distribution in read.items():
+        counts, total = distribution.cumulated()
+        bounds = [*map(floatToGoString, distribution.bounds), "+Inf"]
+        metric.add_metric(closed(family, labels), list(zip(bounds, counts, strict=True)), total)
+    return metric
 
 
 def serve_metrics(address: Address | None, metrics: Metrics, stack: AsyncExitStack) -> Address | None:

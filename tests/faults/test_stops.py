@@ -186,7 +186,7 @@ def test_a_stop_with_a_trust_feed_open(tmp_path: Path, on_postgres: Installation
         told, ending = stack.enter_context(followed(client))
         pool = stack.enter_context(ThreadPoolExecutor(1))
         call = pool.submit(client.create, "in flight")
-        until(lambda: service.metrics()["artstore_bcrypt_pending"] == 1, 30, "a call in flight")
+        until(lambda: service.metrics()["artstore_bcrypt_queue_depth"] == 1, 30, "a call in flight")
         service.terminate()
         stopping = time.monotonic()
         made = call.result(GRACE_SECONDS).service_account

@@ -89,7 +89,7 @@ def first_tokens(services: list[Service], installation: Installation, accounts: 
 
 
 def computed(services: list[Service]) -> float:
-    return sum(service.metrics()["artstore_bcrypt_computed"] for service in services)
+    return sum(service.metrics()["artstore_bcrypt_duration_seconds_count"] for service in services)
 
 
 def test_replicas_that_start_together_have_one_key(tmp_path: Path, postgres_url: str) -> None:

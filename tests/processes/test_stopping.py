@@ -91,7 +91,7 @@ def test_a_stop_drains(service: Service, client: Client) -> None:
         readiness, readiness_ended = watch(client, "readiness", pool)
         liveness, liveness_ended = watch(client, "liveness", pool)
         calls = pool.submit(client.create, "by grpc"), pool.submit(create_by_http, service, client)
-        until(lambda: service.metrics()["artstore_bcrypt_pending"] == 2, 5, "two calls in flight")
+        until(lambda: service.metrics()["artstore_bcrypt_queue_depth"] == 2, 5, "two calls in flight")
         service.terminate()
         stopping = time.monotonic()
         until(lambda: readiness[-1] == NOT_SERVING, DELAY_SECONDS, "unready")

@@ -157,7 +157,7 @@ class Followed:
     @property
     def at(self) -> int:
         """The process that the feed follows now."""
-        (found,) = [at for at, service in enumerate(self.services) if service.metrics()["artstore_trust_streams"]]
+        (found,) = [at for at, service in enumerate(self.services) if service.metrics()["artstore_feed_subscribers"]]
         return found
 
     async def revocations(self, at: int, count: int) -> list[float]:

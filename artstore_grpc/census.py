@@ -1,0 +1,29 @@
+"""What the metrics tell of the store as a whole: secrets about to expire, and new ones that wait to be delivered.
+
+Counted by each process at a low rate, never when the metrics are asked for: the database has no more to do for who
+asks often, and of processes that all say the same none has to be the one that is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from artstore_grpc.store.protocol import Store
+
+INTERVAL = timedelta(seconds=30)
+
+
+class Census:
+    """Numbers as they were last counted; None until then."""
+
+    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+        self.secrets_expiring: int | None = None
+        self.deliveries_pending: int | None = None
+        self._store = store
+        self._now = now
+
+    async def run(self) -> None:
+        """Counts. Raises StoreUnavailable, and then tells what it counted last."""
+        self.secrets_expiring = await self._store.secrets_warned(self._now())
+        self.deliveries_pending = await self._store.deliveries_pending()
