@@ -8,7 +8,7 @@ import signal
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -28,6 +28,8 @@ from artstore_grpc.settings import Address, InvalidSettings, Settings
 from artstore_grpc.signing_keys import TICK_INTERVAL
 from artstore_grpc.sinks.configuration import Sinks
 from artstore_grpc.store import notifications, schema
+from artstore_grpc.telemetry import log_settings
+from artstore_grpc.telemetry.log_settings import LogSettings
 from artstore_grpc.telemetry.logs import Logger, capture_library_logs, configured
 from artstore_grpc.usage import FLUSH_INTERVAL
 from artstore_grpc.vault import WrongKey
@@ -80,17 +82,20 @@ async def serve(
     logger: Logger | None = None,
     now: Callable[[], datetime] = utc_now,
     sinks: Sinks | None = None,
+    colors: bool = True,
 ) -> None:
     """Serves until SIGTERM or SIGINT, or until `stop` is set; then drains. A start with the database down waits,
-    unready. Raises InvalidSettings, CannotBind, SchemaMismatch before it is ready."""
+    unready. `colors` are those of its log, on a terminal. Raises InvalidSettings, CannotBind, SchemaMismatch before it
+    is ready."""
     stopping = stop or stop_on_signals()
-    log = logger or configured(settings.log_level)
+    log = logger or configured(settings.log_level, sample=settings.log_sample, colors=colors)
     if logger is None:
         capture_library_logs(log)
     refuse_plain_text(settings, settings.grpc_address, settings.gateway_address)
     files = certificates.of_settings(settings, now, log)
     encryption = await installation.prepare(settings)
     async with AsyncExitStack() as stack:
+        await follow_log_settings(settings, log, stack)
         gateway = bind(settings.gateway_address) if settings.gateway_address else None
         issuer = issuer_of(settings, address_of(gateway))
         made = await stack.enter_async_context(parts(settings, encryption, issuer, log, now, sinks=sinks))
@@ -109,7 +114,9 @@ async def serve(
         try:
             await doors.open()
             at = doors.addresses
-            log.info("listening", **{each.name: str(getattr(at, each.name)) for each in fields(at)})
+            log.info(
+                "listening", grpc=str(at.grpc), gateway=str(at.gateway), metrics=str(at.metrics), mtls=str(at.mtls)
+            )
             loaded = await unless(stopping, load(settings, made, log))
             if loaded is not None:
                 await background(settings, made, log, now, stack)
@@ -229,6 +236,16 @@ async def background(
     for task in [asyncio.create_task(each) for each in work]:
         stack.push_async_callback(ended, task)
     await made.health.follow(serving=True, database=True)
+
+
+async def follow_log_settings(settings: Settings, logger: Logger, stack: AsyncExitStack) -> None:
+    """Has what is logged follow the file that the settings name, from now until the stack ends."""
+    if settings.log_settings_file is None:
+        return
+    look = LogSettings(settings.log_settings_file, logger).look
+    await look()
+    work = jobs.forever("log settings", log_settings.INTERVAL, look, logger)
+    stack.push_async_callback(ended, asyncio.create_task(work))
 
 
 async def last_denials(made: Parts, logger: Logger) -> None:

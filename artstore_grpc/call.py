@@ -22,9 +22,16 @@ MAX_MESSAGE_BYTES = 64 * 1024
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """What may come in as `x-request-id`: it goes to the log and back to the caller."""
-TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context §3.2."""
+TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context §3.2: a trace's id, the span that calls, and flags."""
+TRACE_ID = slice(3, 35)
+"""Where in it the trace's id is."""
+TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
+"""W3C Trace Context §3.3: what vendors pass on, of which we understand nothing; longer ones may be dropped."""
 
+
+HTTP = "http"
+"""The door of what came by HTTP; `grpc` is the other."""
 
 NO_SUBJECTS: frozenset[str] = frozenset()
 """Of a connection without a certificate of its own."""
@@ -48,6 +55,8 @@ class Caller:
     """Whence the call came, as `Call` has it."""
     request_id: str = ""
     """The call's, as `Call` has it."""
+    trace_id: str = ""
+    """The call's, as `Call` has it."""
 
     @property
     def by_token(self) -> bool:
@@ -57,7 +66,7 @@ class Caller:
     @property
     def actor(self) -> Actor:
         """As the ledger tells who changed something."""
-        return Actor(self.account.client_id, self.source, self.request_id)
+        return Actor(self.account.client_id, self.source, self.request_id, self.trace_id)
 
 
 @dataclass(slots=True)
@@ -84,19 +93,28 @@ class Call:
     request_id: str = field(default_factory=lambda: f"{random.getrandbits(128):032x}")
     """Correlates logs; unrelated to AIP-155's request_id, which is never logged."""
     traceparent: str = ""
-    """W3C trace context, passed on and logged."""
+    """W3C trace context, passed on: the caller's, or what traces.py made of it; empty where there is none."""
+    tracestate: str = ""
+    """What belongs to it."""
     caller: Caller | None = None
     """Set by the pipeline's authentication."""
     fields: dict[str, Any] = field(default_factory=dict)
     """What the log line should also say."""
 
+    @property
+    def trace_id(self) -> str:
+        """The trace that it belongs to, 32 hexadecimal digits; empty without one. For the log and the ledger."""
+        return self.traceparent[TRACE_ID]
 
-def correlated(call: Call, request_id: str, traceparent: str) -> None:
+
+def correlated(call: Call, request_id: str, traceparent: str, tracestate: str = "") -> None:
     """Takes over what a caller sent to correlate by, if it is well-formed; anything else is dropped silently."""
     if REQUEST_ID.fullmatch(request_id):
         call.request_id = request_id
     if TRACEPARENT.fullmatch(traceparent):
         call.traceparent = traceparent
+        if TRACESTATE.fullmatch(tracestate):
+            call.tracestate = tracestate
 
 
 class Backend(Protocol):

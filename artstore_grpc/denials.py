@@ -40,6 +40,7 @@ class Denied:
 
     source: str
     request_id: str
+    trace_id: str
     first: datetime
     last: datetime
     client_id: str
@@ -67,7 +68,9 @@ class Minute:
             if len(self.denied) >= MAX_ROWS:
                 self.omitted += 1
                 return
-            row = self.denied[account_id, source] = Denied(source, call.request_id, time, time, client_id)
+            row = self.denied[account_id, source] = Denied(
+                source, call.request_id, call.trace_id, time, time, client_id
+            )
         row.add(error.cause.removesuffix(f": {client_id}") or error.reason, time)
 
     @property
@@ -85,7 +88,7 @@ class Minute:
                 "last_time": row.last.isoformat(),
                 **({"client_id": row.client_id} if row.client_id else {}),
             }
-            actor = Actor(UNAUTHENTICATED, row.source, row.request_id)
+            actor = Actor(UNAUTHENTICATED, row.source, row.request_id, row.trace_id)
             yield Event(now, actor, EventKind.AUTHENTICATION_DENIED, account_id or NOBODY, detail)
         if self.omitted:
             omitted = {"minute": start, "count": self.omitted}

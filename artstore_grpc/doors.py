@@ -48,14 +48,15 @@ class Doors:
         certificates: Certificates | None,
     ) -> None:
         self._health = health
+        self._logger = logger
         self._watches = watches
         self._delay_seconds = settings.drain_delay.total_seconds()
         self._grace_seconds = settings.drain_grace.total_seconds()
-        self._rpc = [server.server(pipeline, health, settings.trusted_proxies)]
+        self._rpc = [server.server(pipeline, health, settings.trusted_proxies, logger)]
         bound = server.bind(self._rpc[0], settings.grpc_address, certificates)
         mutual = None
         if settings.grpc_mtls_address is not None:
-            self._rpc.append(server.server(pipeline, health, settings.trusted_proxies, mutual=True))
+            self._rpc.append(server.server(pipeline, health, settings.trusted_proxies, logger, mutual=True))
             mutual = server.bind(self._rpc[-1], settings.grpc_mtls_address, certificates, mutual=True)
         probes = self._probes(settings.health_address)
         self._gateway = None
@@ -94,7 +95,7 @@ class Doors:
     def _probes(self, address: Address | None) -> Address | None:
         if address is None:
             return None
-        self._rpc.append(server.health_server(self._health))
+        self._rpc.append(server.health_server(self._health, self._logger))
         return server.bind(self._rpc[-1], address)
 
     async def _ready(self) -> bool:

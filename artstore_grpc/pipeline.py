@@ -1,8 +1,9 @@
 """What every call passes once, whichever door it came in by.
 
 In this order: a bound on calls in flight, decoding, the policy table (default deny), authentication, the account's
-limit, the scope, the deadline, the method; then, whatever happened, one log line and the metrics. Every error that
-leaves here is an IdentityError; this is the one place that catches everything.
+limit, the scope, the deadline, the method; then, whatever happened, one log line and the metrics (the line of what came
+by HTTP is its endpoint's, which knows the status too). Every error that leaves here is an IdentityError; this is the
+one place that catches everything.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from google.protobuf.message import DecodeError, Message
 
 from artstore_grpc import errors
 from artstore_grpc.authentication import Authenticator
-from artstore_grpc.call import MAX_MESSAGE_BYTES, NO_SUBJECTS, Call, Caller
+from artstore_grpc.call import HTTP, MAX_MESSAGE_BYTES, NO_SUBJECTS, Call, Caller
 from artstore_grpc.credentials import Credentials, gathered
 from artstore_grpc.deadlines import DeadlinePassed, within
 from artstore_grpc.denials import Denials
 from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.policy import POLICY, Authentication, Rule
 from artstore_grpc.replica import Replica
+from artstore_grpc.telemetry.lines import end_of, tell
 from artstore_grpc.telemetry.logs import Logger
 from artstore_grpc.telemetry.metrics import Metrics
 from artstore_grpc.vault import Vault
@@ -151,6 +153,7 @@ class Pipeline:
         call.caller = await self._authenticated(rule, decoded, call)
         if call.caller is not None:
             call.caller.source, call.caller.request_id = call.source, call.request_id
+            call.caller.trace_id = call.trace_id
             await self._charge(call.caller)
             # Who proves itself by a secret (BEARER_OR_SELF) may act on its own account alone, which needs no scope.
             if rule.scope and call.caller.by_token and rule.scope not in call.caller.scopes:
@@ -188,25 +191,8 @@ class Pipeline:
                 error.denial_id = self._vault.denial_id(error.cause)
             self._metrics.denials.add(error.reason)
             self._denials.note(error, call)
-        self._log(call, code, error, seconds)
-
-    def _log(self, call: Call, code: str, error: errors.IdentityError | None, seconds: float) -> None:
-        fields: dict[str, Any] = {
-            "method": call.method,
-            "door": call.door,
-            "code": code,
-            "duration_ms": round(seconds * 1000, 3),
-            "source": call.source,
-            "request_id": call.request_id,
-            **call.fields,
-        }
-        if call.traceparent:
-            fields["traceparent"] = call.traceparent
-        if call.caller is not None:
-            fields["client_id"] = call.caller.account.client_id
-        if error is not None:
-            fields |= {"reason": error.reason, "cause": error.cause}
-        self._logger.called("error" if code == "INTERNAL" else "info", fields)
+        if call.door != HTTP:
+            tell(self._logger, call, end_of(error), seconds)
 
 
 def parsed(kind: type[Message], data: bytes) -> Message:

@@ -76,17 +76,21 @@ REPORTS = frozenset({EventKind.AUTHENTICATION_DENIED, EventKind.AUTHENTICATION_D
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who did something, and from where: a client_id, its address, and the id that its call has in the log. What the
-    installation does by itself has no source and no call."""
+    """Who did something, and from where: a client_id, its address, the id that its call has in the log, and the trace
+    that this belongs to, if any. What the installation does by itself has no source and no call."""
 
     name: str
     source: str = ""
     request_id: str = ""
+    trace_id: str = ""
 
     @property
     def origin(self) -> dict[str, str]:
         """As a row's detail has it."""
-        return {"source": self.source, "request_id": self.request_id} if self.source or self.request_id else {}
+        if not (self.source or self.request_id):
+            return {}
+        traced = {"trace_id": self.trace_id} if self.trace_id else {}
+        return {"source": self.source, "request_id": self.request_id, **traced}
 
 
 SYSTEM = Actor(INSTALLATION)

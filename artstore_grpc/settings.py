@@ -109,6 +109,14 @@ class Settings:
     log_level: str = "info"
     """`debug`, `info`, `warning` or `error`."""
 
+    log_sample: int = 1
+    """Of calls that succeed in under a second one in so many has its log line, which says how many it stands for (1 to
+    1,000,000). All others always have theirs. With more than 1 not every issued token is in the log."""
+
+    log_settings_file: Path | None = None
+    """JSON that changes these two while the service runs, `{"level": "debug", "sample": 10}`; read again when it
+    changes. `off`: nothing does."""
+
     trusted_proxies: tuple[Network, ...] = ()
     """Networks, comma-separated, whose `x-forwarded-for` and `forwarded` are believed. Name the gateway's when it runs
     alone. Empty: nobody's."""
@@ -261,6 +269,7 @@ class Settings:
 
 
 BOUNDS: tuple[tuple[str, int, int], ...] = (
+    ("log_sample", 1, 1_000_000),
     ("drain_delay", 0, 300),
     ("drain_grace", 0, 300),
     ("token_lifetime", 60, 86_400),

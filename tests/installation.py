@@ -118,7 +118,7 @@ class Installation:
             self.settings,
             on_started=self._on_started,
             stop=self._stop,
-            logger=configured("info", self.log),
+            logger=configured(self.settings.log_level, self.log, sample=self.settings.log_sample),
             now=self.clock,
             sinks=self._sinks,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import AsyncExitStack
 
 import click
 import grpc
@@ -29,8 +30,9 @@ def gateway(
 ) -> None:
     """Run the REST gateway alone, until SIGTERM or SIGINT; the service must trust it (ARTSTORE_TRUSTED_PROXIES).
 
-    Of the settings it reads ARTSTORE_GATEWAY_ADDRESS, _TRUSTED_PROXIES, _LOG_LEVEL, _MAX_CONNECTIONS, _DRAIN_DELAY and
-    _DRAIN_GRACE, and those of TLS, which are for its own door; how it calls the service is said by the options.
+    Of the settings it reads ARTSTORE_GATEWAY_ADDRESS, _TRUSTED_PROXIES, _MAX_CONNECTIONS, _DRAIN_DELAY and
+    _DRAIN_GRACE, those of the log, and those of TLS, which are for its own door; how it calls the service is said by
+    the options.
     """
     secured = channel_credentials(ca_file, client_certificate, client_certificate_key)
     settings = settings_with_warnings(insecure_public=insecure_public)
@@ -42,20 +44,23 @@ async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCr
     """Serves until a signal, then drains: unready first, and closed after the drain delay."""
     # Imported late: the commands that are clients start without the server's libraries.
     from artstore_grpc import certificates
-    from artstore_grpc.app import stop_on_signals
+    from artstore_grpc.app import follow_log_settings, stop_on_signals
     from artstore_grpc.gateway.app import build
     from artstore_grpc.gateway.channel import ChannelBackend
     from artstore_grpc.gateway.server import GatewayServer, bind
     from artstore_grpc.parts import utc_now
-    from artstore_grpc.telemetry.logs import configured
+    from artstore_grpc.telemetry.logs import capture_library_logs, configured
 
     if settings.gateway_address is None:
         raise InvalidSettings("ARTSTORE_GATEWAY_ADDRESS must be given to run a gateway.")
     certificates.refuse_plain_text(settings, settings.gateway_address)
-    logger = configured(settings.log_level)
+    logger = configured(settings.log_level, sample=settings.log_sample, colors=environment.colors())
+    capture_library_logs(logger)
     files = certificates.of_settings(settings, utc_now, logger)
     stopping, listener = stop_on_signals(), bind(settings.gateway_address)
-    async with open_channel(target, secured) as channel:
+    async with AsyncExitStack() as stack:
+        await follow_log_settings(settings, logger, stack)
+        channel = await stack.enter_async_context(open_channel(target, secured))
         backend = ChannelBackend(channel)
 
         async def ready() -> bool:

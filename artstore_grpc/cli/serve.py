@@ -67,7 +67,7 @@ def serve(insecure_public: bool) -> None:
         quiet_collector()
         click.echo(greeting(settings, started), nl=False)
 
-    run(app.serve(settings, on_started=ready))
+    run(app.serve(settings, on_started=ready, colors=environment.colors()))
 
 
 def greeting(settings: Settings, started: Started) -> str:

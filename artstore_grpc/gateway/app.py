@@ -9,23 +9,26 @@ import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote_to_bytes
 
-import structlog
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
-from structlog.typing import FilteringBoundLogger
 
-from artstore_grpc.addresses import Network
-from artstore_grpc.call import Backend
+from artstore_grpc.addresses import Network, source_address
+from artstore_grpc.call import HTTP, Backend, Call
 from artstore_grpc.forms import BROKEN_ESCAPE
 from artstore_grpc.gateway import dialects, discovery, docs, health, oauth, openapi, rest
 from artstore_grpc.gateway.answers import MALFORMED_PATH, NO_SUCH_ROUTE, Answer, Refusal
 from artstore_grpc.gateway.dialects import Dialect
-from artstore_grpc.gateway.endpoint import Endpoint, Handler, Nowhere
+from artstore_grpc.gateway.endpoint import OTHER, Endpoint, Handler, Nowhere
+from artstore_grpc.telemetry.lines import End, tell
+from artstore_grpc.telemetry.logs import Logger, configured
 
 Ready = Callable[[], Awaitable[bool]]
 
 OAUTH_PREFIXES = ("/oauth2/", "/api/v1/auth/")
 """Below these even what does not exist is said in OAuth's dialect."""
+
+PROBES = "/health/"
+"""Below these probes ask each second."""
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -39,14 +42,22 @@ def build(
     *,
     ready: Ready,
     trusted_proxies: tuple[Network, ...],
-    logger: FilteringBoundLogger | None = None,
+    logger: Logger | None = None,
 ) -> Gateway:
     """The gateway in front of a backend. `ready` says whether tokens can be had; forwarding headers are believed from
-    `trusted_proxies` only; `logger` gets the requests that were refused before any method was reached."""
-    log: FilteringBoundLogger = logger if logger is not None else structlog.get_logger()
+    `trusted_proxies` only; `logger` gets a line for each request, standard error's by default."""
+    log = logger if logger is not None else configured("info")
+    templates = rest.templates()
 
     def endpoint(path: str, handlers: dict[str, Handler]) -> Endpoint:
-        return Endpoint(handlers, dialect=dialect_of(path), trusted=trusted_proxies, logger=log)
+        return Endpoint(
+            handlers,
+            route=templates.get(path, path),
+            dialect=dialect_of(path),
+            trusted=trusted_proxies,
+            logger=log,
+            probed=path.startswith(PROBES),
+        )
 
     def nowhere(refusal: Refusal) -> dict[Dialect, Endpoint]:
         both = (dialects.oauth, dialects.api)
@@ -54,7 +65,7 @@ def build(
 
     routes = {**oauth_routes(backend), **public_routes(backend, ready), **rest.routes(backend)}
     endpoints = {path: endpoint(path, handlers) for path, handlers in routes.items()}
-    return Gateway(endpoints, missing=nowhere(NO_SUCH_ROUTE), malformed=nowhere(MALFORMED_PATH))
+    return Gateway(endpoints, missing=nowhere(NO_SUCH_ROUTE), malformed=nowhere(MALFORMED_PATH), logger=log)
 
 
 def oauth_routes(backend: Backend) -> dict[str, dict[str, Handler]]:
@@ -83,8 +94,14 @@ class Gateway:
     """The ASGI application; `refuse` is for what is wrong before a request is whole."""
 
     def __init__(
-        self, endpoints: dict[str, Endpoint], *, missing: dict[Dialect, Endpoint], malformed: dict[Dialect, Endpoint]
+        self,
+        endpoints: dict[str, Endpoint],
+        *,
+        missing: dict[Dialect, Endpoint],
+        malformed: dict[Dialect, Endpoint],
+        logger: Logger,
     ) -> None:
+        self._logger = logger
         self._missing = missing
         self._malformed = malformed
         self._fixed = {path: endpoint for path, endpoint in endpoints.items() if "{" not in path}
@@ -100,8 +117,11 @@ class Gateway:
     async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._missing[dialect_of(scope["path"])](scope, receive, send)
 
-    def refuse(self, path: str, refusal: Refusal) -> Answer:
-        """A refusal in the dialect of a path, for a request that never became one."""
+    def refuse(self, path: str, refusal: Refusal, peer: str) -> Answer:
+        """A refusal in the dialect of a path, for a request that never became one; and its line, without more than the
+        connection tells: what it says of itself can't be read."""
+        call, end = Call(method="", source=source_address(peer, (), ()), door=HTTP), End(refusal.code, refusal.reason)
+        tell(self._logger, call, end, 0.0, http_method=OTHER, route=OTHER, status=refusal.status)
         return dialect_of(path)(refusal, False)
 
 

@@ -69,6 +69,7 @@ def metadata_of(call: Call) -> grpc.aio.Metadata:
         "x-forwarded-for": call.source,
         "x-request-id": call.request_id,
         "traceparent": call.traceparent,
+        "tracestate": call.tracestate,
     }
     return grpc.aio.Metadata(*[(name, value) for name, value in told.items() if value])
 

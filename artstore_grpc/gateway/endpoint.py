@@ -1,65 +1,96 @@
-"""An address of the gateway as an ASGI application: methods, and the last word on every error."""
+"""An address of the gateway as an ASGI application: methods, the last word on every error, and the request's line."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import Receive, Scope, Send
-from structlog.typing import FilteringBoundLogger
 
 from artstore_grpc.addresses import Network
 from artstore_grpc.errors import IdentityError, Internal, Unavailable
 from artstore_grpc.gateway.answers import NO_STORE, Answer, Refusal, Refused, not_allowed, refusal_of
 from artstore_grpc.gateway.dialects import Dialect
 from artstore_grpc.gateway.exchange import ClientGone, Exchange
+from artstore_grpc.telemetry.lines import CLIENT_GONE, SUCCESS, End, end_of, tell
+from artstore_grpc.telemetry.logs import Logger
 
 Handler = Callable[[Exchange], Awaitable[Answer]]
 
-MAX_LOGGED_PATH = 200
-MAX_LOGGED_SEGMENT = 40
-"""An account's id has 36 characters, a client_id hardly more; a secret has 68."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "other"
+"""In the log: a method that no path takes, whatever it is called; and the route of what is at no path of ours, since a
+path may hold anything, a secret put there by mistake above all."""
+
+LINGERING = frozenset({408, 413})
+"""Statuses that are answered before the request was whole."""
+REFUSED = "artstore.refused"
+"""In the scope of a request that protocol.py has refused, told of and answered while its body was being read."""
 
 
 class Endpoint:
     """The handlers of one path by HTTP method. `GET` serves `HEAD` too, `OPTIONS` lists what there is (RFC 9110 §9.3);
-    everything that goes wrong is said in the endpoint's dialect."""
+    everything that goes wrong is said in the endpoint's dialect. `route` is the path as the log has it; what is
+    `probed` each second is told at `debug` only."""
 
     def __init__(
         self,
         handlers: Mapping[str, Handler],
         *,
+        route: str,
         dialect: Dialect,
         trusted: tuple[Network, ...],
-        logger: FilteringBoundLogger,
+        logger: Logger,
+        probed: bool = False,
     ) -> None:
         self._handlers = dict(handlers)
         if "GET" in handlers:
             self._handlers["HEAD"] = handlers["GET"]
         self._allow = ", ".join(sorted({*self._handlers, "OPTIONS"}))
+        self._route = route
+        self._level = "debug" if probed else ""
         self._dialect = dialect
         self._trusted = trusted
         self._logger = logger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
         exchange = Exchange(scope, receive, send, self._trusted)
-        linger = False
+        answer, end = await self._answer(exchange)
+        self._tell(exchange, answer, end, time.perf_counter() - started)
+        if answer is not None:
+            with answer.place:
+                await exchange.answer(answer, linger=answer.status in LINGERING)
+
+    async def _answer(self, exchange: Exchange) -> tuple[Answer | None, End]:
+        """The answer, None where nobody is there to get one, and how it came to it."""
         try:
-            answer = await self._handled(exchange)
+            return await self._handled(exchange), SUCCESS
         except ClientGone:
-            return
+            return None, CLIENT_GONE
         except Refused as refused:
-            answer = self._refused(exchange, refused.refusal)
-            linger = refused.refusal.status in (408, 413)
+            refusal = refused.refusal
+            return self._refused(exchange, refusal), End(refusal.code, refusal.reason)
         except IdentityError as error:
-            answer = self._refused(exchange, refusal_of(error))
+            failed = error
         except asyncio.CancelledError:  # the server stops, and its grace is over
-            answer = self._refused(exchange, refusal_of(Unavailable(reason="SHUTTING_DOWN")))
+            failed = Unavailable(reason="SHUTTING_DOWN")
         except Exception:
             self._logger.exception("http request failed unexpectedly", request_id=exchange.call.request_id)
-            answer = self._refused(exchange, refusal_of(Internal()))
-        with answer.place:
-            await exchange.answer(answer, linger=linger)
+            failed = Internal()
+        return self._refused(exchange, refusal_of(failed)), end_of(failed)
+
+    def _tell(self, exchange: Exchange, answer: Answer | None, end: End, seconds: float) -> None:
+        """The request's line, with what the pipeline knows of the call that it became. Before the answer goes out: who
+        has that finds the line."""
+        if exchange.scope.get(REFUSED):
+            return  # protocol.py has told what became of it
+        method = exchange.scope["method"]
+        told = {"http_method": method if method in METHODS else OTHER, "route": self._route}
+        if answer is not None:
+            told["status"] = answer.status
+        tell(self._logger, exchange.call, end, seconds, level=self._level, **told)
 
     async def _handled(self, exchange: Exchange) -> Answer:
         await exchange.read()
@@ -77,32 +108,14 @@ class Endpoint:
         return Answer(204, (*NO_STORE, (b"pragma", b"no-cache"), (b"allow", self._allow.encode())), b"")
 
     def _refused(self, exchange: Exchange, refusal: Refusal) -> Answer:
-        """The answer to a refusal. One that no method logged, because none was reached, is logged here."""
-        if not exchange.call.method:
-            self._logger.info(
-                "http request refused",
-                path=loggable(exchange.scope["path"]),
-                status=refusal.status,
-                reason=refusal.reason,
-                source=exchange.call.source,
-                request_id=exchange.call.request_id,
-            )
         return self._dialect(refusal, b"authorization" in exchange.headers)
-
-
-def loggable(path: str) -> str:
-    """A path for the log: a segment long enough for a secret or a token, put there by mistake, is left out."""
-    segments = path[:MAX_LOGGED_PATH].split("/")
-    return "/".join(segment if len(segment) <= MAX_LOGGED_SEGMENT else "…" for segment in segments)
 
 
 class Nowhere(Endpoint):
     """Every path that has no endpoint, in one dialect: each method gets the same refusal."""
 
-    def __init__(
-        self, refusal: Refusal, *, dialect: Dialect, trusted: tuple[Network, ...], logger: FilteringBoundLogger
-    ) -> None:
-        super().__init__({}, dialect=dialect, trusted=trusted, logger=logger)
+    def __init__(self, refusal: Refusal, *, dialect: Dialect, trusted: tuple[Network, ...], logger: Logger) -> None:
+        super().__init__({}, route=OTHER, dialect=dialect, trusted=trusted, logger=logger)
         self._refusal = refusal
 
     def _handler(self, method: str) -> Handler:

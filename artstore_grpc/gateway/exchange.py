@@ -10,7 +10,7 @@ import asyncio
 from starlette.types import Receive, Scope, Send
 
 from artstore_grpc.addresses import Network, source_address
-from artstore_grpc.call import MAX_MESSAGE_BYTES, Call, correlated
+from artstore_grpc.call import HTTP, MAX_MESSAGE_BYTES, Call, correlated
 from artstore_grpc.deadlines import DeadlinePassed, within
 from artstore_grpc.errors import InvalidRequest
 from artstore_grpc.gateway.answers import BODY_TIMEOUT, BODY_TOO_LARGE, Answer, Refused
@@ -51,9 +51,10 @@ class Exchange:
         self._trusted = trusted
         self._answering = False
         self._more = True
-        self.call = Call(method="", source=self._source(), door="http")
+        self.call = Call(method="", source=self._source(), door=HTTP)
         if b"x-request-id" in self.headers or b"traceparent" in self.headers:
-            correlated(self.call, self.text(b"x-request-id"), self.text(b"traceparent"))
+            state = ",".join(value.decode("latin-1") for value in self.values(b"tracestate"))
+            correlated(self.call, self.text(b"x-request-id"), self.text(b"traceparent"), state)
 
     def text(self, name: bytes) -> str:
         """A header's value, empty without one."""

@@ -22,6 +22,7 @@ from artstore_grpc.gateway.answers import (
     Answer,
     Refusal,
 )
+from artstore_grpc.gateway.endpoint import REFUSED
 from artstore_grpc.gateway.exchange import DRAIN_SECONDS, MAX_DRAINED_BYTES
 
 HEAD_SECONDS = 10.0
@@ -35,7 +36,8 @@ MAX_FRAMING_BYTES = 64 * 1024
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. The application has `refuse(path, refusal)`, which says a refusal in the path's dialect."""
+    """One connection. The application has `refuse(path, refusal, peer)`, which says a refusal in the path's dialect,
+    and logs it."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -166,10 +168,12 @@ class Protocol(HttpToolsProtocol):
             if not self._is_about(self.cycle):
                 self.cycle.keep_alive = False
                 return
+            self.cycle.scope[REFUSED] = True  # type: ignore[literal-required]  # ours
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         app: Any = self.config.app
-        self.transport.write(rendered(app.refuse(self._path(), refusal)))
+        peer = self.client[0] if self.client else ""
+        self.transport.write(rendered(app.refuse(self._path(), refusal, peer)))
         self.transport.write_eof()
         self._await(DRAIN_SECONDS, self.transport.close)
 

@@ -36,6 +36,11 @@ def routes(backend: Backend) -> dict[str, dict[str, Handler]]:
     return found
 
 
+def templates() -> dict[str, str]:
+    """Each of these routes as a reader knows it, with `{id}` where it has a number."""
+    return {binding.route: binding.route_template for binding in bindings()}
+
+
 def handler(backend: Backend, binding: Binding) -> Handler:
     async def handle(exchange: Exchange) -> Answer:
         request = request_of(binding, exchange)

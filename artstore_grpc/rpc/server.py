@@ -19,7 +19,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from artstore_grpc.addresses import Network, source_address, trusts
 from artstore_grpc.call import Call, correlated
 from artstore_grpc.certificates import Certificates, Pair
-from artstore_grpc.errors import CannotBind, IdentityError
+from artstore_grpc.errors import CannotBind, IdentityError, Unimplemented
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.rpc import standard
 from artstore_grpc.rpc.descriptors import SERVICES, full_name
@@ -27,6 +27,8 @@ from artstore_grpc.rpc.health import Health
 from artstore_grpc.rpc.status import abort
 from artstore_grpc.settings import Address
 from artstore_grpc.subjects import subjects
+from artstore_grpc.telemetry.lines import end_of, tell
+from artstore_grpc.telemetry.logs import Logger
 
 MAX_RECEIVE_BYTES = 4 * 1024 * 1024
 """gRPC's own bound, past which its core answers RESOURCE_EXHAUSTED; the pipeline's own is far below."""
@@ -57,14 +59,24 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
 )
 
-KNOWN_METADATA = frozenset({"authorization", "x-forwarded-for", "forwarded", "x-request-id", "traceparent"})
+KNOWN_METADATA = frozenset(
+    {"authorization", "x-forwarded-for", "forwarded", "x-request-id", "traceparent", "tracestate"}
+)
+
+UNKNOWN = "unknown"
+"""In the log: a method that there isn't; its name may be anything."""
 
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
 Reader = Callable[[str, Any, tuple[Network, ...]], Call]
 
 
 def server(
-    pipeline: Pipeline, health_servicer: Health, trusted: tuple[Network, ...], *, mutual: bool = False
+    pipeline: Pipeline,
+    health_servicer: Health,
+    trusted: tuple[Network, ...],
+    logger: Logger,
+    *,
+    mutual: bool = False,
 ) -> grpc.aio.Server:
     """The server with every method of the policy table, health and reflection; not started, not bound. `mutual`: its
     clients have certificates, which their calls carry."""
@@ -77,9 +89,31 @@ def server(
             if full_name(method) in pipeline.methods
         }
         made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
-    standard.add_health(made, health_servicer)
-    standard.add_reflection(made, tuple(service.full_name for service in SERVICES))
+    lines = lines_of(trusted, logger)
+    standard.add_health(made, health_servicer, lines)
+    standard.add_reflection(made, tuple(service.full_name for service in SERVICES), lines)
+    made.add_generic_rpc_handlers((Unknown(trusted, logger),))  # the last: they are asked in this order
     return made
+
+
+def lines_of(trusted: tuple[Network, ...], logger: Logger) -> standard.Lines:
+    return standard.Lines(lambda method, context: call_of(method, context, trusted), logger)
+
+
+class Unknown(grpc.GenericRpcHandler):
+    """Answers methods that there aren't: grpc.aio would too, without a line in the log."""
+
+    def __init__(self, trusted: tuple[Network, ...], logger: Logger) -> None:
+        self._trusted = trusted
+        self._logger = logger
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return grpc.stream_stream_rpc_method_handler(self._refuse)  # whatever its caller takes it for
+
+    async def _refuse(self, _messages: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        error = Unimplemented()
+        tell(self._logger, call_of(UNKNOWN, context, self._trusted), end_of(error), 0.0)
+        await abort(context, error)
 
 
 def handler(pipeline: Pipeline, method: MethodDescriptor, trusted: tuple[Network, ...], read: Reader) -> Any:
@@ -89,10 +123,11 @@ def handler(pipeline: Pipeline, method: MethodDescriptor, trusted: tuple[Network
     return grpc.unary_unary_rpc_method_handler(bound(pipeline, full_name(method), trusted, read))
 
 
-def health_server(health_servicer: Health) -> grpc.aio.Server:
+def health_server(health_servicer: Health, logger: Logger) -> grpc.aio.Server:
     """A server of `grpc.health.v1` alone."""
     made = grpc.aio.server(options=OPTIONS)
-    standard.add_health(made, health_servicer)
+    standard.add_health(made, health_servicer, lines_of((), logger))
+    made.add_generic_rpc_handlers((Unknown((), logger),))
     return made
 
 
@@ -185,7 +220,9 @@ def call_of(method: str, context: grpc.aio.ServicerContext[Any, Any], trusted: t
     if metadata:
         authorization = metadata.get("authorization")
         call.authorization = ", ".join(authorization) if authorization else None
-        correlated(call, metadata.get("x-request-id", [""])[0], metadata.get("traceparent", [""])[0])
+        if "x-request-id" in metadata or "traceparent" in metadata:
+            state = ",".join(metadata.get("tracestate", ()))
+            correlated(call, metadata.get("x-request-id", [""])[0], metadata.get("traceparent", [""])[0], state)
     return call
 
 

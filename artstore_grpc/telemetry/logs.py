@@ -1,8 +1,9 @@
 """Logs: one JSON object a line on standard error, readable text where that is a terminal.
 
-The event is a constant phrase, data goes in fields. Secrets, tokens and hashes are never passed here; since an
-exception's message may quote any of them (PostgreSQL quotes the whole row that a constraint refused), a traceback shows
-where it went wrong and the exceptions' types, never their messages.
+How much is told can change while the process runs (verbosity.py). The event is a constant phrase, data goes in fields.
+Secrets, tokens and hashes are never passed here; since an exception's message may quote any of them (PostgreSQL quotes
+the whole row that a constraint refused), a traceback shows where it went wrong and the exceptions' types, never their
+messages.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Protocol, TextIO
 import orjson
 import structlog
 
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+from artstore_grpc.telemetry.verbosity import LEVELS, Verbosity
 
 OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS
 """A dataclass is told by its `repr`, which hides what is secret."""
@@ -32,40 +33,56 @@ CALL = "call"
 class Logger(structlog.typing.FilteringBoundLogger, Protocol):
     """What the service logs by: structlog's, and a shorter way for the line that every call has."""
 
+    verbosity: Verbosity
+    """What is told, and what is left out."""
+
     def called(self, level: str, fields: dict[str, Any]) -> None:
         """As `info(CALL, **fields)` or `error`, without the copies that make any other line."""
 
 
-def configured(level: str, stream: TextIO | None = None) -> Logger:
-    """A logger that writes to a stream, standard error by default."""
+def configured(level: str, stream: TextIO | None = None, *, sample: int = 1, colors: bool = True) -> Logger:
+    """A logger that writes to a stream, standard error by default; `sample` as in Verbosity. `colors` are for a
+    terminal only, and its reader may not want them (no-color.org)."""
     out = stream or sys.stderr
+    verbosity = Verbosity(level, sample)
     readable: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.ExceptionRenderer(trace),
-        structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback),
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback),
     ]
     logger: Any = structlog.wrap_logger(
         structlog.WriteLogger(out) if out.isatty() else structlog.BytesLogger(out.buffer),
-        processors=readable if out.isatty() else [line],
-        wrapper_class=bound_logger(LEVELS[level], readable=out.isatty()),
+        processors=[told_by(verbosity), *(readable if out.isatty() else [line])],
+        wrapper_class=bound_logger(verbosity, readable=out.isatty()),
     )
     bound: Logger = logger.bind()  # what wrap_logger returns would bind itself anew for each line
     return bound
 
 
-def bound_logger(minimum: int, *, readable: bool) -> type[Any]:
-    """The class of loggers that tell what is of a level and above."""
+def told_by(verbosity: Verbosity) -> structlog.typing.Processor:
+    """Drops what is below the level of now."""
+
+    def drop(logger: Any, method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if not verbosity.tells("error" if method == "exception" else method):
+            raise structlog.DropEvent
+        return fields
+
+    return drop
+
+
+def bound_logger(verbosity: Verbosity, *, readable: bool) -> type[Any]:
+    """The class of loggers that tell what `verbosity` has them tell."""
 
     def at_once(self: Any, level: str, fields: dict[str, Any]) -> None:
-        if LEVELS[level] >= minimum:
+        if verbosity.tells(level):
             self._logger.msg(rendered(level, fields | {"event": CALL}))
 
     def as_any_other(self: Any, level: str, fields: dict[str, Any]) -> None:
         getattr(self, level)(CALL, **fields)
 
-    filtering = structlog.make_filtering_bound_logger(minimum)
-    return type("BoundLogger", (filtering,), {"called": as_any_other if readable else at_once})
+    filtering = structlog.make_filtering_bound_logger(LEVELS["debug"])  # `told_by` filters: this one can't be changed
+    return type("BoundLogger", (filtering,), {"called": as_any_other if readable else at_once, "verbosity": verbosity})
 
 
 def line(logger: Any, method: str, fields: structlog.typing.EventDict) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from artstore_grpc.cli import environment
 from artstore_grpc.credentials import Credentials
 from artstore_grpc.telemetry.logs import configured
 from tests.installation import Log
@@ -109,3 +110,18 @@ def test_a_terminal_gets_readable_text() -> None:
     assert "call" in told
     assert "method" in told
     assert "{" not in told
+
+
+@pytest.mark.parametrize("colors", [True, False])
+def test_colours_are_for_who_wants_them(colors: bool) -> None:
+    """NO_COLOR leaves the words and takes the escapes (no-color.org)."""
+    ours, theirs = pty.openpty()
+    try:
+        with io.TextIOWrapper(io.FileIO(theirs, "w"), write_through=True) as terminal:
+            configured("info", terminal, colors=colors).info("event", field="value")
+            told = os.read(ours, 10_000).decode()
+    finally:
+        os.close(ours)
+    assert "value" in told
+    assert ("\x1b[" in told) == colors
+    assert environment.colors({"NO_COLOR": "" if colors else "1"}) == colors
