@@ -55,7 +55,7 @@ bench-growth: .venv/.bench ## measure a token's cost against accounts, ledger ro
 bench-trust: setup ## measure how soon what one process does is known to all, and to verifiers; about 6 minutes
 	$(BIN)/python -m benchmarks.trust
 
-lint: setup build/site/.installed ## check style, types, protos, Dockerfile and docker-compose.yml; build the documentation
+lint: setup build/site/.installed build/prometheus/.checked ## check style, types, protos, Dockerfile and docker-compose.yml; build the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -96,6 +96,12 @@ secrets: ## make the random secrets that docker-compose.yml reads, in ./secrets
 
 clean: ## remove what make has made; your data in ./var and ./secrets stays
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+
+# Only when they have changed: promtool computes days of them.
+build/prometheus/.checked: $(wildcard deploy/prometheus/*)
+	@mkdir -p $(@D)
+	deploy/prometheus/check.sh
+	@touch $@
 
 # --- what is installed where ---
 

@@ -56,6 +56,11 @@ class Notary:
         self._holder = holder
         self._told = ""
 
+    @property
+    def broken(self) -> bool:
+        """Whether the ledger didn't hold when it was last to be signed."""
+        return bool(self._told)
+
     async def load(self) -> None:
         """Makes the ledger key where there is none: of replicas that start at once one makes it, the others wait.
 
@@ -76,12 +81,14 @@ class Notary:
     async def run(self) -> None:
         """Signs the head if a checkpoint is due, and no other replica is at it."""
         if not await self._due(await self._store.last_checkpoint()):
+            self._told = ""  # a broken one stays due, so that somebody has signed it
             return
         lease = await self._lease()
         if lease is None:
             return
         try:
             await self._sign(lease)
+            self._told = ""
         except Broken as broken:
             if self._told != str(broken):
                 self._logger.error("the ledger is broken", problem=str(broken))

@@ -260,6 +260,7 @@ async def parts(
             sinks=sinks,
             census=census,
         )
+        metrics.read_from("artstore_ledger_broken", lambda: float(notary.broken))
         instruments.bind(metrics, pipeline=pipeline, hasher=hasher, replica=replica, watches=watches, census=census)
         yield made
 

@@ -106,14 +106,32 @@ async def test_what_does_not_hold_is_not_signed(kept: Ledger) -> None:
     """A ledger that is broken after the last checkpoint is reported once, with the row, and never signed."""
     await kept.grow(EVERY)
     await kept.notary.run()
+    assert not kept.notary.broken
     await kept.grow(EVERY)
     await kept.alter(15, actor="somebody else")
     for _ in range(3):
         await kept.notary.run()
+    assert kept.notary.broken
     assert await numbers(kept) == [1]
     told = [json.loads(line) for line in kept.log.getvalue().splitlines() if "broken" in line]
     assert [line["level"] for line in told] == ["error"]
     assert "row 15" in told[0]["problem"]
+
+
+async def test_what_holds_again_is_not_called_broken(kept: Ledger) -> None:
+    """By the replica that signs, nor by one that finds it signed."""
+    await kept.grow(EVERY)
+    actor = (await kept.rows())[4].actor
+    await kept.alter(5, actor="somebody else")
+    other = kept.another_notary("other")
+    for each in (kept.notary, other):
+        await each.run()
+        assert each.broken
+    await kept.alter(5, actor=actor)
+    await kept.notary.run()
+    await other.run()
+    assert not kept.notary.broken
+    assert not other.broken
 
 
 async def test_what_does_not_follow_is_not_signed(kept: Ledger) -> None:

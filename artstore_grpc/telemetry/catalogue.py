@@ -178,6 +178,12 @@ FAMILIES = (
         "here. Up to a quarter of a second in good order; absent until the ledger was read once.",
         merge=Merge.MAX,
     ),
+    Family(
+        "artstore_ledger_broken",
+        Kind.GAUGE,
+        "1 when the ledger did not hold as this process was last to sign it, and nothing is signed; 0 otherwise.",
+        merge=Merge.MAX,
+    ),
     Family("artstore_feed_subscribers", Kind.GAUGE, "Trust feeds (WatchTrust) being followed."),
     Family(
         "artstore_feed_lag_seconds",
