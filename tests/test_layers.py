@@ -37,7 +37,7 @@ LAYERS = (
     "instruments rpc",
     "gateway",
     "parts",
-    "doors",
+    "doors presence",
     "app rekey doctor",
     "cli",
 )

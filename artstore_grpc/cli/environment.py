@@ -67,6 +67,14 @@ def target(environ: Mapping[str, str] | None = None) -> str:
     return read(os.environ if environ is None else environ, TARGET, secret=False) or DEFAULT_TARGET
 
 
+def redis_url(environ: Mapping[str, str] | None = None) -> str:
+    """The service's Redis, for the commands that only read it. Raises InvalidSettings where none is given."""
+    given = read(os.environ if environ is None else environ, "REDIS_URL", secret=True)
+    if not given:
+        raise InvalidSettings("ARTSTORE_REDIS_URL is not given: replicas are registered in the service's Redis.")
+    return str(_parsed("redis_url", given))
+
+
 def tls_file(name: str, given: str | None = None, environ: Mapping[str, str] | None = None) -> bytes:
     """What is in a client's TLS file, one of TLS_FILES, named by an option or else the environment; empty when neither
     names one. Raises InvalidSettings."""

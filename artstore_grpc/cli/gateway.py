@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import click
 import grpc
-from artstore.identity.connection import open_channel
+from artstore.identity.channels import open_channel
 
 from artstore_grpc.cli import environment
 from artstore_grpc.cli.loop import allow_files, quiet_collector, run

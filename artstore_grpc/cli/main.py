@@ -20,6 +20,7 @@ from artstore_grpc.cli.failures import EdgeGroup
 from artstore_grpc.cli.gateway import gateway
 from artstore_grpc.cli.health import health
 from artstore_grpc.cli.keys import keys
+from artstore_grpc.cli.replicas import replicas
 from artstore_grpc.cli.rotation import rotation
 from artstore_grpc.cli.serve import serve
 from artstore_grpc.cli.token import token
@@ -51,7 +52,7 @@ def main(traceback: bool) -> None:
     """The ArtStore identity service: run it, and manage its accounts and keys."""
 
 
-for command in (serve, gateway, db, bootstrap, doctor, accounts, rotation, keys, audit, token, health):
+for command in (serve, gateway, db, bootstrap, doctor, accounts, rotation, keys, audit, token, health, replicas):
     main.add_command(command)
 
 

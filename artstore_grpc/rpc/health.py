@@ -43,6 +43,10 @@ class Health(health.aio.HealthServicer):  # type: ignore[misc]
         for name in self._by_database:
             await self.set(name, SERVING if database and not self.draining else NOT_SERVING)
 
+    async def changed(self) -> None:
+        """Returns when a state is set the next time."""
+        await self._changed.wait()
+
     async def drain(self) -> None:
         """Turns unready; liveness stays, or Kubernetes would kill what is only finishing its work."""
         self.draining = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
 
 import pytest
 import pytest_asyncio
@@ -360,29 +358,10 @@ async def test_a_call_that_is_given_up_leaves_the_next_ones_in_order(redis_serve
 # Clusters
 
 
-class ClusterNode(servers.Redis):
-    """A cluster of one node, which serves every slot."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-            self.port, self.bus = one.getsockname()[1], two.getsockname()[1]
-
-    def start(self) -> Self:
-        ports = ["--port", str(self.port), "--cluster-port", str(self.bus), "--bind", "127.0.0.1"]
-        cluster = ["--cluster-enabled", "yes", "--cluster-config-file", str(self.folder / "nodes.conf")]
-        self._spawn([self._binary(), *ports, *cluster, "--save", "", "--dir", str(self.folder)])
-        self._await(lambda: b"Ready to accept connections" in (self.folder / "log").read_bytes())
-        with redis.Redis(port=self.port) as node:
-            node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            self._await(lambda: b"cluster_state:ok" in node.execute_command("CLUSTER", "INFO"))
-        return self
-
-
 @pytest.mark.slow
 async def test_a_cluster_keeps_limits_too() -> None:
     """Given a cluster's client: every key is counted, wherever its slot is."""
-    with ClusterNode() as node:
+    with servers.ClusterNode() as node:
         async with redis.asyncio.RedisCluster(host="127.0.0.1", port=node.port) as cluster:
             limiter = RedisLimiter(cluster, fallback=MemoryLimiter(), timeout=PATIENT)
             for number in range(20):

@@ -23,7 +23,8 @@ from artstore.identity import (
     from_status,
     get_token,
 )
-from artstore.identity.connection import CHANNEL_OPTIONS, basic_authorization
+from artstore.identity.channels import CHANNEL_OPTIONS
+from artstore.identity.connection import basic_authorization
 from artstore.identity.errors import DOMAIN
 from artstore.identity.v1 import service_account_service_pb2 as accounts
 from artstore.identity.v1 import token_service_pb2 as tokens

@@ -20,6 +20,7 @@ from artstore.identity.client import AdminClient, Client, get_token
 from artstore.identity.credentials import Credentials, CredentialsError, CredentialsProvider, StaticCredentials
 from artstore.identity.credentials_document import CredentialsStore
 from artstore.identity.credentials_file import CredentialsFile
+from artstore.identity.discovery import Discovery
 from artstore.identity.errors import (
     AlreadyExists,
     Conflict,
@@ -47,6 +48,7 @@ from artstore.identity.grpc_server import AioBearerInterceptor, BearerIntercepto
 from artstore.identity.key_sets import KeySet
 from artstore.identity.key_sources import GrpcKeys, IssuerKeys, KeySource, UrlKeys
 from artstore.identity.kubernetes import KubernetesSecret
+from artstore.identity.load_balancing import LoadBalancing
 from artstore.identity.refusals import (
     BadSignature,
     CannotVerify,
@@ -63,6 +65,7 @@ from artstore.identity.refusals import (
     WrongCertificate,
     WrongIssuer,
 )
+from artstore.identity.retries import RetryPolicy
 from artstore.identity.self_rotation import SelfRotation, SelfRotationPolicy
 from artstore.identity.token_source import SyncTokenSource, TokenSource
 from artstore.identity.trust import TrustFeed, TrustState
@@ -103,6 +106,7 @@ __all__ = [
     "CredentialsProvider",
     "CredentialsStore",
     "DeadlineExceeded",
+    "Discovery",
     "EtagMismatch",
     "FailedPrecondition",
     "GrpcKeys",
@@ -121,6 +125,7 @@ __all__ = [
     "KeySource",
     "KeysUnavailable",
     "KubernetesSecret",
+    "LoadBalancing",
     "MalformedToken",
     "MethodTable",
     "NotFound",
@@ -129,6 +134,7 @@ __all__ = [
     "PlannedStep",
     "PublicKey",
     "RateLimited",
+    "RetryPolicy",
     "Role",
     "RotationAction",
     "RotationMode",

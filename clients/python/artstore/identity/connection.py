@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
+import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Self, TypeVar
@@ -16,27 +17,20 @@ from urllib.parse import quote_plus
 import grpc
 from artstore.identity import assertions
 from artstore.identity.assertions import KeyText
+from artstore.identity.channels import Place
+from artstore.identity.clocks import steady_seconds
 from artstore.identity.credentials import Credentials, CredentialsProvider, StaticCredentials
-from artstore.identity.errors import from_rpc_error
+from artstore.identity.discovered_channel import DiscoveredChannel
+from artstore.identity.discovery import Discovery
+from artstore.identity.errors import IdentityError, from_rpc_error
+from artstore.identity.load_balancing import LoadBalancing
+from artstore.identity.retries import Budget, RetryPolicy, may_be_repeated, retry_after
 
 Answer = TypeVar("Answer")
 Metadata = tuple[tuple[str, str], ...]
 
 DEFAULT_TIMEOUT = timedelta(seconds=10)
 """Per call. A healthy service answers in milliseconds; a new secret's hash takes a quarter of a second."""
-
-CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
-    # Well over the server's minimum ping interval: a client that pings more often is cut off (too_many_pings).
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    # A page of 1,000 accounts at every bound is just under 16 MiB; gRPC's own default is 4 MiB.
-    ("grpc.max_receive_message_length", 20 * 1024 * 1024),
-    # The service is inside the network, and a proxy that the environment names for the web is not for it.
-    ("grpc.enable_http_proxy", 0),
-    # gRPC's own is two minutes: so long a service that is back would be taken for down.
-    ("grpc.max_reconnect_backoff_ms", 5_000),
-)
-"""Options of every channel that the client opens."""
 
 
 def basic_authorization(client_id: str, client_secret: str) -> str:
@@ -45,38 +39,14 @@ def basic_authorization(client_id: str, client_secret: str) -> str:
     return "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")
 
 
-APART: tuple[tuple[str, Any], ...] = (
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.service_config", '{"loadBalancingConfig":[{"pick_first":{"shuffleAddressList":true}}]}'),
-)
-"""Options of a channel that shares no connection with others, and takes any of its target's addresses."""
-
-
-def open_channel(
-    target: str, credentials: grpc.ChannelCredentials | None = None, *, apart: bool = False
-) -> grpc.aio.Channel:
-    """A channel with the client's options; without `credentials` in plain text."""
-    options = CHANNEL_OPTIONS + APART if apart else CHANNEL_OPTIONS
-    if credentials is None:
-        return grpc.aio.insecure_channel(target, options=options)
-    return grpc.aio.secure_channel(target, credentials, options=options)
-
-
-def open_sync_channel(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
-    """The same for threads."""
-    options = CHANNEL_OPTIONS + APART
-    if credentials is None:
-        return grpc.insecure_channel(target, options=options)
-    return grpc.secure_channel(target, credentials, options=options)
-
-
 class Connection:
     """A channel, opened by `async with`, and the account that calls through it."""
 
     def __init__(
         self,
-        target: str,
+        target: str = "",
         *,
+        discovery: Discovery | None = None,
         client_id: str | None = None,
         client_secret: str | None = None,
         private_key: KeyText | None = None,
@@ -84,8 +54,11 @@ class Connection:
         credentials: CredentialsProvider | Credentials | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
         channel_credentials: grpc.ChannelCredentials | None = None,
+        load_balancing: LoadBalancing | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
-        """Connects to `target`, a gRPC name such as `127.0.0.1:50051`, on the first call.
+        """Connects to `target`, a gRPC name such as `127.0.0.1:50051` or `dns:///identity.internal:50051`, on the first
+        call; in its place a `discovery` may say where the replicas are, such as `RedisReplicas`.
 
         `client_id` and `client_secret` are the account's; public methods need none. In place of a secret an account may
         have a `private_key` (a JWK or PEM; RSA, P-256 or Ed25519) whose public half is registered with it: each call
@@ -94,8 +67,10 @@ class Connection:
         An account that its client certificate authenticates (RFC 8705 §2.1) needs neither: `client_id`, and the
         certificate in `channel_credentials`. In place of all these `credentials` may say who calls and by what, asked
         before each call that needs it: a `CredentialsFile` is right after a rotation too. `timeout` is the deadline of
-        each call. `channel_credentials` are for TLS; None is plain text. Raises ValueError for a key that can't be
-        read, and for a secret beside a key.
+        each call, its retries included. `channel_credentials` are for TLS; None is plain text. `load_balancing` says
+        how calls are spread over several addresses, and `retry` how often a call is made again that nobody answered.
+        Raises ValueError for a key that can't be read, for a secret beside a key, for a target beside a discovery, and
+        for a discovery that names no server to verify by TLS.
         """
         if credentials is not None and (client_id or client_secret or private_key is not None):
             raise ValueError("give credentials, or client_id with client_secret or private_key.")
@@ -103,21 +78,34 @@ class Connection:
             raise ValueError("give client_secret or private_key, not both.")
         if timeout <= timedelta(0):
             raise ValueError("timeout must be positive: gRPC reads zero as no deadline at all.")
-        self.target = target
+        self.place = Place(target, discovery, channel_credentials, load_balancing)
+        """Where the service is."""
         self.client_id = client_id or ""
         self._client_secret = client_secret or ""
         self._private_key = None if private_key is None else assertions.private_key(private_key)
         self._issuer = issuer or ""
         self._timeout_seconds = timeout.total_seconds()
         self._provider = StaticCredentials(credentials) if isinstance(credentials, Credentials) else credentials
-        self.channel_credentials = channel_credentials
-        """What the channel is secured with; None is plain text."""
+        self._retry = retry or RetryPolicy()
+        self._budget = Budget()
         self._opened: grpc.aio.Channel | None = None
         self._apart = False
 
     async def __aenter__(self) -> Self:
-        self._opened = open_channel(self.target, self.channel_credentials, apart=self._apart)
+        self._opened = self.place.open(apart=self._apart)
+        if isinstance(self._opened, DiscoveredChannel):
+            await self._opened.known()
         return self
+
+    @property
+    def target(self) -> str:
+        """As it was given; empty where a discovery was."""
+        return self.place.target
+
+    @property
+    def channel_credentials(self) -> grpc.ChannelCredentials | None:
+        """What the channel is secured with; None is plain text."""
+        return self.place.credentials
 
     def again(self) -> Self:
         """The same, not opened yet, that shares no connection with this one: of a target's several addresses it may
@@ -150,9 +138,38 @@ class Connection:
         self.client_id, self._client_secret, self._private_key = given.client_id, given.client_secret, given.private_key
         self._issuer = self._issuer or given.issuer
 
-    async def call(self, method: Callable[..., Awaitable[Answer]], request: object, metadata: Metadata = ()) -> Answer:
-        """Calls a stub's method within the timeout. Raises IdentityError."""
-        try:
-            return await method(request, timeout=self._timeout_seconds, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
+    async def call(self, method: Callable[..., Awaitable[Answer]], request: Any, metadata: Metadata = ()) -> Answer:
+        """Calls a stub's method within the timeout, and again by the RetryPolicy. Raises IdentityError."""
+        deadline = steady_seconds() + self._timeout_seconds
+        attempts = 0
+        while True:
+            attempts += 1
+            left = max(deadline - steady_seconds(), 0.0)
+            try:
+                answer = await method(request, timeout=left, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                failure = from_rpc_error(error)
+                wait = self._wait(request, failure, error.trailing_metadata() or (), attempts)
+                if wait is None or steady_seconds() + wait >= deadline:
+                    raise failure from error
+            else:
+                self._budget.succeeded()
+                return answer
+            await asyncio.sleep(wait)
+            self._renew_assertion(request)
+
+    def _wait(self, request: Any, failure: IdentityError, trailing: Any, attempts: int) -> float | None:
+        """Seconds until the next attempt; None where there is none."""
+        if failure.code is not grpc.StatusCode.UNAVAILABLE:
+            return None
+        self._budget.failed()
+        told = retry_after(failure, trailing)
+        over = attempts >= self._retry.max_attempts or self._budget.spent
+        if told is None or over or not may_be_repeated(request):
+            return None
+        return max(self._retry.wait_seconds(attempts, random.random()), told)  # noqa: S311  # spreads load, guards nothing
+
+    def _renew_assertion(self, request: Any) -> None:
+        """An assertion is good for one call (RFC 7523 §3, `jti`), which the one that wasn't answered may have been."""
+        if self._private_key is not None and hasattr(request, "client_assertion") and request.client_assertion:
+            request.client_assertion = assertions.client_assertion(self.client_id, self._issuer, self._private_key)

@@ -17,7 +17,9 @@ from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 import grpc
-from artstore.identity.connection import CHANNEL_OPTIONS, Connection
+from artstore.identity.channels import Place
+from artstore.identity.connection import Connection
+from artstore.identity.discovery import Discovery
 from artstore.identity.refusals import KeySetError
 from artstore.identity.v1 import token_service_pb2 as pb
 from artstore.identity.v1.token_service_pb2_grpc import TokenServiceStub
@@ -50,30 +52,35 @@ class KeySource(Protocol):
 
 
 class GrpcKeys:
-    """The key set of the service at `target`, by GetJsonWebKeySet; without `credentials` in plain text."""
+    """The key set of the service at `target`, or of a replica that a `discovery` names, by GetJsonWebKeySet; without
+    `credentials` in plain text."""
 
-    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        self._target = target
-        self._credentials = credentials
+    def __init__(
+        self,
+        target: str = "",
+        credentials: grpc.ChannelCredentials | None = None,
+        *,
+        discovery: Discovery | None = None,
+    ) -> None:
+        self._place = Place(target, discovery, credentials)
 
     @classmethod
     def of(cls, client: Connection) -> GrpcKeys:
         """From where a client is connected to, over a connection of its own."""
-        return cls(client.target, client.channel_credentials)
+        return cls(client.target, client.channel_credentials, discovery=client.place.discovery)
 
     def fetch(self, etag: str, timeout_seconds: float) -> Fetched:
         """As KeySource has it."""
-        options = (*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
-        if self._credentials is None:
-            channel = grpc.insecure_channel(self._target, options=options)
-        else:
-            channel = grpc.secure_channel(self._target, self._credentials, options=options)
+        target = self._place.current_target()
+        if not target:
+            raise KeySetError("No replica to ask for GetJsonWebKeySet is known.", "UNREACHABLE")
+        channel = self._place.open_sync(target)
         try:
             answer = TokenServiceStub(channel).GetJsonWebKeySet(pb.GetJsonWebKeySetRequest(), timeout=timeout_seconds)
         except grpc.RpcError as error:
             code = getattr(error, "code", lambda: grpc.StatusCode.UNKNOWN)()
             raise KeySetError(
-                f"{self._target} does not answer GetJsonWebKeySet ({code.name}): check the target, and whether it"
+                f"{self._place} does not answer GetJsonWebKeySet ({code.name}): check the target, and whether it"
                 " wants TLS.",
                 "UNREACHABLE",
             ) from error

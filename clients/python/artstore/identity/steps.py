@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 from artstore.identity.errors import from_rpc_error
@@ -58,7 +59,10 @@ STUBS: tuple[Callable[[Any], Any], ...] = (TokenServiceStub, ServiceAccountServi
 closed meanwhile."""
 
 
-def _stubs(channel: Any) -> dict[Callable[[Any], Any], Any]:
+Stubs = dict[Callable[[Any], Any], Any]
+
+
+def stubs(channel: Any) -> Stubs:
     return {stub: stub(channel) for stub in STUBS}
 
 
@@ -70,7 +74,7 @@ class AsyncCarrier:
     """Carries steps out on an event loop; what blocks, in its threads."""
 
     def __init__(self, channel: grpc.aio.Channel, timeout_seconds: float) -> None:
-        self._stubs = _stubs(channel)
+        self._stubs = stubs(channel)
         self._timeout_seconds = timeout_seconds
 
     async def carry_out(self, steps: Steps[T]) -> T:
@@ -103,11 +107,33 @@ class AsyncCarrier:
                 return None
 
 
+class Channels(Protocol):
+    """What a call in a thread goes through."""
+
+    def using(self) -> AbstractContextManager[Stubs]:
+        """Stubs for one call, made within. Raises RpcError; ValueError once closed."""
+        ...
+
+
+class FixedChannel:
+    """Channels that are one and stay it."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+        self._stubs = stubs(channel)
+
+    def using(self) -> AbstractContextManager[Stubs]:
+        return nullcontext(self._stubs)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
 class SyncCarrier:
     """Carries steps out in the thread that asks; needs no event loop."""
 
-    def __init__(self, channel: grpc.Channel, timeout_seconds: float, closed: threading.Event) -> None:
-        self._stubs = _stubs(channel)
+    def __init__(self, channels: Channels, timeout_seconds: float, closed: threading.Event) -> None:
+        self._channels = channels
         self._timeout_seconds = timeout_seconds
         self._closed = closed
 
@@ -131,9 +157,10 @@ class SyncCarrier:
             raise Closed("The token source was closed.")
         match step:
             case Call():
-                method = getattr(self._stubs[step.stub], step.method)
                 try:
-                    return method(step.request, timeout=self._timeout_seconds, metadata=step.metadata)
+                    with self._channels.using() as made:
+                        method = getattr(made[step.stub], step.method)
+                        return method(step.request, timeout=self._timeout_seconds, metadata=step.metadata)
                 except grpc.RpcError as error:
                     raise from_rpc_error(error) from None
                 except ValueError:  # what gRPC says of a channel that was closed just now

@@ -24,8 +24,9 @@ from typing import Any, Self, cast
 
 import grpc
 from artstore.identity.assertions import KeyText
+from artstore.identity.channels import Place
 from artstore.identity.clocks import steady_seconds
-from artstore.identity.connection import DEFAULT_TIMEOUT, open_channel, open_sync_channel
+from artstore.identity.connection import DEFAULT_TIMEOUT
 from artstore.identity.credentials import (
     Credentials,
     CredentialsError,
@@ -34,10 +35,13 @@ from artstore.identity.credentials import (
     static,
 )
 from artstore.identity.credentials_document import CredentialsStore
+from artstore.identity.discovered_channel import DiscoveredChannel, SyncDiscovered
+from artstore.identity.discovery import Discovery
 from artstore.identity.errors import IdentityError
 from artstore.identity.exchanges import Exchanges, Issued
+from artstore.identity.load_balancing import LoadBalancing
 from artstore.identity.self_rotation import SelfRotation, SelfRotationPolicy
-from artstore.identity.steps import AsyncCarrier, Closed, SyncCarrier
+from artstore.identity.steps import AsyncCarrier, Closed, FixedChannel, SyncCarrier, stubs
 from artstore.identity.token_cache import Look, TokenCache, Wanted, repeated, wanted
 
 LOGGER = logging.getLogger("artstore.identity")
@@ -51,8 +55,9 @@ class Source:
 
     def __init__(
         self,
-        target: str,
+        target: str = "",
         *,
+        discovery: Discovery | None = None,
         credentials: CredentialsProvider | Credentials | None = None,
         client_id: str = "",
         client_secret: str = "",
@@ -60,19 +65,21 @@ class Source:
         issuer: str = "",
         timeout: timedelta = DEFAULT_TIMEOUT,
         channel_credentials: grpc.ChannelCredentials | None = None,
+        load_balancing: LoadBalancing | None = None,
         rotation: SelfRotationPolicy | None = None,
         clock: Callable[[], float] = steady_seconds,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         random: Callable[[], float] = random.random,
     ) -> None:
-        """Tokens from the service at `target`, a gRPC name such as `127.0.0.1:50051`; nothing is done before the first
-        one is asked for.
+        """Tokens from the service at `target`, a gRPC name such as `127.0.0.1:50051`, or from one of the replicas that
+        a `discovery` names; nothing is done before the first one is asked for.
 
         `credentials` says by what: a provider such as `CredentialsFile(path)`, or fixed ones; in their place
         `client_id` with `client_secret` or `private_key` may be given, and `issuer`, as `Client` has them. `timeout` is
         the longest that a caller waits for its first token; one request takes at most half of it.
         `channel_credentials` are for TLS; None is plain text. With a client certificate in them `client_id` alone will
-        do for an account that is authenticated by it (RFC 8705 §2.1). `rotation` is how secrets are replaced where the
+        do for an account that is authenticated by it (RFC 8705 §2.1). `load_balancing` says how soon a connection is
+        tried again; one of the addresses is used, chosen at random. `rotation` is how secrets are replaced where the
         provider can be written. `clock`, `now` and `random` are for tests. Raises ValueError.
         """
         given = client_id or client_secret or private_key is not None
@@ -85,13 +92,13 @@ class Source:
             credentials = static(client_id, client_secret, private_key, issuer, by_certificate=by_certificate)
         elif isinstance(credentials, Credentials):
             credentials = StaticCredentials(credentials)
-        self.target = target
+        self.place = Place(target, discovery, channel_credentials, load_balancing)
+        """Where the service is."""
         self.timeout = timeout
         """The longest that a caller waits, unless it says otherwise."""
         self.rotation: SelfRotation | None = None
         """How the rotation of the secret is going; None where the provider can't be written."""
         self._provider = credentials
-        self._channel_credentials = channel_credentials
         self._clock = clock
         self._cache = TokenCache(random)
         self._exchanges = Exchanges()
@@ -107,7 +114,12 @@ class Source:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.target!r})"
+        return f"{type(self).__name__}({str(self.place)!r})"
+
+    @property
+    def target(self) -> str:
+        """As it was given; empty where a discovery was."""
+        return self.place.target
 
     def invalidate(self, token: str) -> bool:
         """Forgets a token that a resource server refused (401, UNAUTHENTICATED), so that the next caller gets a new
@@ -242,7 +254,7 @@ class TokenSource(Source):
         self._same_process()
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._channel = open_channel(self.target, self._channel_credentials, apart=True)
+            self._channel = self.place.open(apart=True)
             self._carrier = AsyncCarrier(self._channel, self.timeout.total_seconds() * ATTEMPT_FRACTION)
             self._loop = loop
         elif self._loop is not loop:
@@ -256,6 +268,8 @@ class TokenSource(Source):
         started = self._clock()
         came: Issued | Exception = Closed("The token source was closed.")  # where this is cancelled
         try:
+            if isinstance(self._channel, DiscoveredChannel):
+                await self._channel.known()
             came = await self._carrier.carry_out(self._exchanges.token(self._provider, what))
         except Exception as error:  # whatever it is, those who wait are told
             came = error
@@ -278,7 +292,7 @@ class SyncTokenSource(Source):
     """
 
     _carrier: SyncCarrier | None = None
-    _channel: grpc.Channel
+    _channel: FixedChannel | SyncDiscovered
 
     def _set_up(self) -> None:
         self._changed = threading.Condition()
@@ -333,9 +347,14 @@ class SyncTokenSource(Source):
         if self._closed.is_set():
             raise RuntimeError("The token source is closed.")
         if self._carrier is None:
-            self._channel = open_sync_channel(self.target, self._channel_credentials)
+            self._channel = self._channels()
             self._carrier = SyncCarrier(self._channel, self.timeout.total_seconds() * ATTEMPT_FRACTION, self._closed)
         return self._carrier
+
+    def _channels(self) -> FixedChannel | SyncDiscovered:
+        if self.place.discovery is None:
+            return FixedChannel(self.place.open_sync(self.place.target))
+        return SyncDiscovered(self.place.discovery, self.place.open_sync, stubs)
 
     def _launch(self, what: Wanted) -> None:
         try:

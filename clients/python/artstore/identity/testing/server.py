@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import grpc
 from artstore.identity.errors import DETAILS_KEY, IdentityError
+from artstore.identity.retries import PUSHBACK_KEY
 from artstore.identity.testing.accounts import Caller
 from artstore.identity.testing.faults import Fault, Faults
 from artstore.identity.testing.methods import SERVICES, Call, Methods
@@ -28,6 +29,9 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
+
+NO_RETRY = (PUSHBACK_KEY, "-1")
+"""Beside every failure: what a test plans to go wrong does, once for each time, and isn't mended by a retry."""
 
 Context = grpc.ServicerContext
 
@@ -138,7 +142,7 @@ class Server:
     def _refuse(self, context: Context, error: IdentityError) -> NoReturn:
         if isinstance(error, Refused) and error.denial_id:
             self.denials[error.denial_id] = error.cause
-        context.set_trailing_metadata(((DETAILS_KEY, status_of(error).SerializeToString()),))
+        context.set_trailing_metadata((NO_RETRY, (DETAILS_KEY, status_of(error).SerializeToString())))
         context.abort(error.code, error.message)
 
 
@@ -146,6 +150,7 @@ def fail(context: Context, fault: Fault) -> NoReturn:
     """Ends a call as a test wants it."""
     if isinstance(fault, IdentityError):
         raise fault
+    context.set_trailing_metadata((NO_RETRY,))
     context.abort(fault, "The fake authority was told to fail.")
 
 
