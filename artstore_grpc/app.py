@@ -8,7 +8,7 @@ import signal
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -118,9 +118,7 @@ async def serve(
         try:
             await doors.open()
             present.begin()
-            log.info(
-                "listening", grpc=str(at.grpc), gateway=str(at.gateway), metrics=str(at.metrics), mtls=str(at.mtls)
-            )
+            log.info("listening", **{each.name: str(getattr(at, each.name)) for each in fields(at)})
             loaded = await unless(stopping, load(settings, made, log))
             if loaded is not None:
                 await background(settings, made, log, now, stack)

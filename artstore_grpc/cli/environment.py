@@ -8,9 +8,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from artstore_grpc.cli.parsing import parser_of
@@ -47,12 +48,25 @@ class Credentials:
 def settings(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of the service. Raises InvalidSettings."""
     environ = os.environ if environ is None else environ
+    return Settings(**_values(environ, tuple(each.name for each in fields(Settings))))
+
+
+def some(names: Collection[str], environ: Mapping[str, str] | None = None) -> SimpleNamespace:
+    """These settings alone, none of them a secret; what they contradict is not looked at. Raises InvalidSettings."""
+    environ = os.environ if environ is None else environ
+    defaults = {each.name: each.default for each in fields(Settings) if each.name in names}
+    return SimpleNamespace(**(defaults | _values(environ, names)))
+
+
+def _values(environ: Mapping[str, str], names: Collection[str]) -> dict[str, Any]:
+    """The fields of these names that are given."""
     values: dict[str, Any] = {}
     for each in fields(Settings):
-        given = read(environ, each.name.upper(), secret=bool(each.metadata.get("secret")))
-        if given:
-            values[each.name] = _parsed(each.name, given)
-    return Settings(**values)
+        if each.name in names:
+            given = read(environ, each.name.upper(), secret=bool(each.metadata.get("secret")))
+            if given:
+                values[each.name] = _parsed(each.name, given)
+    return values
 
 
 def _parsed(name: str, given: str) -> Any:
@@ -62,9 +76,9 @@ def _parsed(name: str, given: str) -> Any:
         raise InvalidSettings(f"{PREFIX}{name.upper()} {error}.") from None
 
 
-def target(environ: Mapping[str, str] | None = None) -> str:
+def target(environ: Mapping[str, str] | None = None, *, default: str = DEFAULT_TARGET) -> str:
     """Where the service is, for the commands that are its clients."""
-    return read(os.environ if environ is None else environ, TARGET, secret=False) or DEFAULT_TARGET
+    return read(os.environ if environ is None else environ, TARGET, secret=False) or default
 
 
 def redis_url(environ: Mapping[str, str] | None = None) -> str:

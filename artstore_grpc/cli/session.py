@@ -93,15 +93,7 @@ timeout_option = click.option(
 
 def as_client(work: Work) -> Callable[..., None]:
     """Makes a command of a coroutine whose first argument is an open client, as the account of the environment."""
-    return _command(work, authenticated=True)
 
-
-def as_anyone(work: Work) -> Callable[..., None]:
-    """As `as_client`, for what is public: no account is needed."""
-    return _command(work, authenticated=False)
-
-
-def _command(work: Work, *, authenticated: bool) -> Callable[..., None]:
     @target_option
     @tls_options
     @timeout_option
@@ -118,7 +110,7 @@ def _command(work: Work, *, authenticated: bool) -> Callable[..., None]:
         click.get_current_context().meta[TARGET] = address
         secured = channel_credentials(ca_file, client_certificate, client_certificate_key)
         proof = bool(environment.tls_file(environment.CLIENT_CERTIFICATE_FILE, client_certificate))
-        account = environment.credentials(certificate=proof) if authenticated else environment.Credentials("", "")
+        account = environment.credentials(certificate=proof)
         asyncio.run(_with_client(work, address, timeout, options, secured, account))
 
     return command
