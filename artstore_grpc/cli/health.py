@@ -8,7 +8,7 @@ from datetime import timedelta
 import click
 import grpc
 from artstore.identity import IdentityError, NotFound
-from artstore.identity.connection import CHANNEL_OPTIONS
+from artstore.identity.channels import CHANNEL_OPTIONS
 from artstore.identity.errors import from_rpc_error
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
