@@ -147,7 +147,10 @@ async def load(settings: Settings, made: Parts, logger: Logger) -> Loaded:
     told: set[str] = set()
     while True:
         try:
-            await schema.check(settings.store_url)
+            standing = await schema.check(settings.store_url)
+            if standing.newer and "newer" not in told:
+                logger.info("the schema is newer, and takes this program", schema=standing.found, own=standing.program)
+                told.add("newer")
             if made.vault.locked:
                 logger.info("root key opened", key=await unlock(made))
             await made.keyring.load()

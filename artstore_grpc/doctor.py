@@ -23,6 +23,7 @@ from artstore_grpc.model import Environment, KeyState, SigningKey
 from artstore_grpc.settings import MIN_BCRYPT_COST, InvalidSettings, Settings
 from artstore_grpc.store import condition as database
 from artstore_grpc.store import schema
+from artstore_grpc.store.compatibility import Standing
 from artstore_grpc.store.condition import DatabaseCondition
 from artstore_grpc.store.schema import SchemaMismatch
 from artstore_grpc.store.sql import SqlStore
@@ -215,8 +216,7 @@ async def of_database(settings: Settings) -> AsyncIterator[Finding]:
         yield warning("database", f"there is no {file} yet", "the first start makes it")
         return
     try:
-        await schema.check(settings.store_url)
-        yield ok("schema", "this program's")
+        yield of_schema(await schema.check(settings.store_url))
         if file is None:
             for finding in judged_database(await database.condition(settings.store_url), settings):
                 yield finding
@@ -228,6 +228,15 @@ async def of_database(settings: Settings) -> AsyncIterator[Finding]:
         yield problem("database role", "it may not read the tables", "grant what it needs: db upgrade --run-role")
     except StoreUnavailable:
         yield problem("database", "it can't be reached", "look at ARTSTORE_DATABASE_URL, the network, and the server")
+
+
+def of_schema(found: Standing) -> Finding:
+    """Of a schema that this program can run on."""
+    if found.newer:
+        return ok("schema", f"newer ({found.found}), and takes this program")
+    if found.pending:
+        return ok("schema", f"{len(found.pending)} contract steps wait: db upgrade --contract")
+    return ok("schema", "this program's")
 
 
 def judged_database(found: DatabaseCondition, settings: Settings) -> Iterator[Finding]:

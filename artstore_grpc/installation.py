@@ -44,7 +44,8 @@ async def prepare(settings: Settings) -> KeyEncryption:
     except OSError as error:
         raise InvalidSettings(f"ARTSTORE_DATA_DIR can't be used: {error.strerror}: {error.filename}.") from None
     if settings.embedded:
-        await schema.upgrade(settings.store_url)
+        # By this program alone, as a rule: what an older one on the same file can't bear need not wait.
+        await schema.upgrade(settings.store_url, contract=True)
     return encryption
 
 

@@ -59,7 +59,8 @@ def run(work: Coroutine[Any, Any, Answer]) -> Answer:
     # Imported late: the commands that are clients start without the server's libraries.
     from artstore_grpc.installation import AlreadyBootstrapped
     from artstore_grpc.root_key import RootKeyChanged
-    from artstore_grpc.store.schema import SchemaMismatch
+    from artstore_grpc.store.compatibility import ContractNeeded, OldPrograms
+    from artstore_grpc.store.schema import SchemaMismatch, TablesInUse
 
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -68,6 +69,12 @@ def run(work: Coroutine[Any, Any, Answer]) -> Answer:
         raise Failure(Exit.ALREADY_BOOTSTRAPPED, "ALREADY_BOOTSTRAPPED", str(error)) from error
     except SchemaMismatch as error:
         raise Failure(Exit.CONFLICT, "SCHEMA_MISMATCH", str(error)) from error
+    except ContractNeeded as error:
+        raise Failure(Exit.CONFLICT, "CONTRACT_NEEDED", str(error)) from error
+    except OldPrograms as error:
+        raise Failure(Exit.CONFLICT, "OLD_PROGRAMS", str(error)) from error
+    except TablesInUse as error:
+        raise Failure(Exit.UNAVAILABLE, "TABLES_IN_USE", str(error)) from error
     except CannotBind as error:
         raise Failure(Exit.UNAVAILABLE, "CANNOT_BIND", str(error)) from error
     except RootKeyChanged as error:

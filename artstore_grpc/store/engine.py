@@ -24,6 +24,7 @@ from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.store.compatibility import PROGRAM
 from artstore_grpc.store.faults import translated
 
 SQLITE = "sqlite"
@@ -245,11 +246,23 @@ def _postgresql_engine(
     command_seconds = command_timeout.total_seconds() if command_timeout else None
 
     async def connect() -> Any:
-        return await asyncpg.connect(address, timeout=connect_timeout.total_seconds(), command_timeout=command_seconds)
+        return await asyncpg.connect(
+            address,
+            timeout=connect_timeout.total_seconds(),
+            command_timeout=command_seconds,
+            server_settings=names(url),
+        )
 
     engine = create_async_engine(url, async_creator=connect, isolation_level="READ COMMITTED", **pool)
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     return engine
+
+
+def names(url: URL) -> dict[str, str]:
+    """What PostgreSQL is to call a connection: the program first, by which an upgrade knows it (schema.py), then what
+    the URL asks for, if it does. 63 bytes of it are kept."""
+    given = url.query.get("application_name", "")
+    return {"application_name": f"{PROGRAM}: {given}" if given else PROGRAM}
 
 
 def _create_file(_dialect: Any, _record: Any, arguments: list[Any], _options: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from artstore_grpc.store.engine import POSTGRESQL, normalised
+from artstore_grpc.store.engine import POSTGRESQL, names, normalised
 from artstore_grpc.store.faults import translated
 from artstore_grpc.store.unit import CHANNEL
 
@@ -30,7 +30,9 @@ async def listen(url: str, on_commit: Callable[[], None]) -> None:
         return
     address = parsed.set(drivername=POSTGRESQL).render_as_string(hide_password=False)
     with translated():
-        connection = await asyncpg.connect(address, timeout=CONNECT_TIMEOUT.total_seconds())
+        connection = await asyncpg.connect(
+            address, timeout=CONNECT_TIMEOUT.total_seconds(), server_settings=names(parsed)
+        )
     try:
         await _follow(connection, on_commit)
     finally:

@@ -13,14 +13,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from artstore_grpc.errors import StoreUnavailable
-from artstore_grpc.store.engine import normalised
 from artstore_grpc.store.schema import SchemaMismatch, check, head_revision, upgrade
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.store.tables import metadata
+from tests.store.migrating import run
 from tests.store.samples import DAY, NOW
 
 UPGRADE = "import asyncio, sys; from artstore_grpc.store.schema import upgrade; asyncio.run(upgrade(sys.argv[1]))"
@@ -31,14 +29,6 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'empty.db'}"
     return str(request.getfixturevalue("postgres_empty_url"))
-
-
-async def run(url: str, work: Any) -> Any:
-    engine = create_async_engine(normalised(url), poolclass=NullPool)
-    async with engine.begin() as connection:
-        result = await connection.run_sync(work)
-    await engine.dispose()
-    return result
 
 
 def upgrade_elsewhere(url: str) -> subprocess.CompletedProcess[str]:
@@ -103,13 +93,6 @@ async def test_migrations_lead_to_the_tables(empty_url: str) -> None:
     assert await run(empty_url, described) == wanted
 
 
-async def test_older_schema_is_refused(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A schema that lacks this program's latest migration is refused with the command to run."""
-    monkeypatch.setattr("artstore_grpc.store.schema.head_revision", lambda: "9998")
-    with pytest.raises(SchemaMismatch, match=r"\(0005\) is older than .* \(9998\): run `artstore-grpc db upgrade`\.$"):
-        await check(store_url)
-
-
 async def test_newer_schema_is_refused(store_url: str) -> None:
     """A schema of a later program is refused, by check and by upgrade, which leaves it as it is."""
     await set_revision(store_url, "9999")
@@ -135,8 +118,8 @@ async def test_processes_that_upgrade_at_once_all_succeed(empty_url: str) -> Non
 async def test_failed_migration_leaves_nothing(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upgrade is one transaction: when it fails halfway, the database is as it was."""
 
-    def fail(connection: Connection) -> None:
-        migrate(connection)
+    def fail(connection: Connection, revision: str) -> None:
+        migrate(connection, revision)
         raise RuntimeError("halfway")
 
     from artstore_grpc.store import schema
