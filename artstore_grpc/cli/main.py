@@ -6,6 +6,7 @@ import click
 
 from artstore_grpc.cli import (
     archive,  # noqa: F401  # adds its command to `audit`
+    backup,  # noqa: F401  # adds its command to `db`
     imports,  # noqa: F401  # adds its commands to `accounts`
     rekey,  # noqa: F401  # adds its commands to `keys`
     secrets,  # noqa: F401  # adds its commands to `accounts`
