@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import sysconfig
 import zipfile
 from email import message_from_bytes
 from email.message import Message
@@ -14,31 +10,15 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.wheels import ROOT, built, environment, run
+
 VERSION = "0.2.0"
-
-
-def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """Runs a command as somebody without our environment; returns its output, fails with both outputs."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ARTSTORE_", "PYTHON"))}
-    result = subprocess.run(
-        [str(each) for each in command], cwd=cwd, env=kept | environment, capture_output=True, text=True, check=False
-    )
-    assert not result.returncode, f"{command}: {result.stdout}{result.stderr}"
-    return result.stdout
-
-
-def pip(*arguments: str | Path, cwd: Path) -> None:
-    run(sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Both wheels, by distribution."""
-    out = tmp_path_factory.mktemp("wheels")
-    for source in (ROOT / "clients/python", ROOT):
-        pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", out, source, cwd=out)
-    return {path.name.split("-")[0]: path for path in out.glob("*.whl")}
+    return built(tmp_path_factory.mktemp("wheels"), ROOT / "clients/python", ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +31,6 @@ def installed(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 def client_alone(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `installed`, with the client only."""
     return environment(tmp_path_factory.mktemp("client"), wheels["artstore_identity"])
-
-
-def environment(folder: Path, *wheels: Path) -> Path:
-    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
-    python = folder / "bin/python"
-    pip("--python", python, "install", "--quiet", "--no-deps", "--no-index", *wheels, cwd=folder)
-    site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
-    # Only a folder on the path: the .pth files in it, the editable install of the source tree, are not followed.
-    (Path(site) / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return python
 
 
 def names(wheel: Path) -> set[str]:

@@ -1,0 +1,218 @@
+"""Callers of two replicas of different releases, as a process of their own with the client library of either release:
+`python tests/upgrades/callers.py`, which imports nothing but that library.
+
+Standard input is one JSON object in a line: `old`, `new` (addresses), `seconds`, `issuer`, `audience`, `callers` (pairs
+of client_id and secret), `rotated` (one more, with its `id`), `administrator` (a pair); then, whenever the replica of
+the old release is about to stop, a line more. Standard output is what came of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+from artstore import identity
+from artstore.identity import AdminClient, Client, IdentityError, TokenRevoked, TokenVerifier, TrustFeed, Unavailable
+
+PAUSE_SECONDS = 0.01
+ATTEMPTS = 5
+RETRY_SECONDS = 0.05
+KNOWN_SECONDS = 10.0
+"""How long what one replica did may take to be known at the other before that counts as a failure."""
+CROSS_SECONDS = 0.3
+ROTATION_SECONDS = 3.0
+
+
+class Callers:
+    """What they do, and what came of it."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        self.task = task
+        self.both = f"ipv4:{task['old']},{task['new']}"
+        self.old_stops = asyncio.Event()
+        self.ends = time.monotonic() + task["seconds"]
+        self.done: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.retries = 0
+        self.slowest = 0.0
+        self.kids: set[str] = set()
+        self.stack = AsyncExitStack()
+        self.verifier: TokenVerifier
+        self.feed: TrustFeed
+
+    async def run(self) -> dict[str, Any]:
+        async with self.stack, asyncio.TaskGroup() as group:
+            client = await self.client(Client, self.both, self.task["callers"][0])
+            self.feed = await self.stack.enter_async_context(TrustFeed(client))
+            await self.feed.confirmed()
+            issuer, audience = self.task["issuer"], self.task["audience"]
+            self.verifier = TokenVerifier(issuer, audience=audience, trust=self.feed, introspect=client)
+            heard = group.create_task(self.hear())
+            for pair in self.task["callers"]:
+                group.create_task(self.repeat(PAUSE_SECONDS, await self.issuing(pair)))
+            group.create_task(self.repeat(CROSS_SECONDS, await self.revoking(self.task["callers"][0])))
+            group.create_task(self.repeat(CROSS_SECONDS, await self.rotating_secrets()))
+            group.create_task(self.repeat(ROTATION_SECONDS, await self.rotating_keys()))
+            print("ready", flush=True)
+            await asyncio.sleep(self.task["seconds"])
+            heard.cancel()
+        return {
+            "library": identity.__file__,
+            "done": self.done,
+            "failures": self.failures,
+            "retries": self.retries,
+            "slowest_to_be_known_seconds": round(self.slowest, 3),
+            "keys": sorted(self.kids),
+            "feed_reconnects": self.feed.reconnects,
+        }
+
+    async def hear(self) -> None:
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        await reader.readline()
+        self.old_stops.set()
+
+    async def client(self, kind: Any, target: str, pair: list[str]) -> Any:
+        """A client with a connection of its own, to one of the addresses of its target."""
+        made = kind(target, client_id=pair[0], client_secret=pair[1], timeout=timedelta(seconds=60))
+        return await self.stack.enter_async_context(made.again())
+
+    async def pair(self, kind: Any, account: list[str]) -> list[Any]:
+        """One at the old release, one at the new."""
+        return [await self.client(kind, self.task[which], account) for which in ("old", "new")]
+
+    def two(self, clients: list[Any]) -> tuple[Any, Any]:
+        """Who does something, and who must know of it; the new release alone once the old one stops."""
+        if self.old_stops.is_set():
+            return clients[1], clients[1]
+        here, there = random.sample(clients, 2)
+        return here, there
+
+    async def repeat(self, pause: float, work: Callable[[], Awaitable[None]]) -> None:
+        while time.monotonic() < self.ends:
+            stopping = self.old_stops.is_set()
+            try:
+                await work()
+            except (IdentityError, identity.TokenRefused, AssertionError) as error:
+                # What was under way between two replicas as one of them stopped isn't an authentication that failed.
+                if stopping is self.old_stops.is_set() or not isinstance(error, Unavailable):
+                    self.failures[f"{work.__name__}: {type(error).__name__} {error}"] += 1
+            await asyncio.sleep(pause)
+
+    async def token(self, client: Any) -> str:
+        token: str = (await client.issue_token()).access_token
+        self.done["tokens"] += 1
+        self.kids.add(header(token)["kid"])
+        return token
+
+    async def token_of_any(self, client: Any) -> str:
+        """A token, as a library's token source gets it: asked for again where nobody answered. Nothing excuses it."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self.token(client)
+            except Unavailable:
+                self.retries += 1
+                await asyncio.sleep(RETRY_SECONDS)
+        try:
+            return await self.token(client)
+        except Unavailable as error:
+            raise AssertionError(f"no token: {error}") from error
+
+    async def known(self, holds: Callable[[], Awaitable[bool]]) -> None:
+        began = time.monotonic()
+        while not await holds():
+            assert time.monotonic() < began + KNOWN_SECONDS, "not known in time"
+            await asyncio.sleep(0.005)
+        self.slowest = max(self.slowest, time.monotonic() - began)
+
+    async def issuing(self, pair: list[str]) -> Callable[[], Awaitable[None]]:
+        """Tokens from whichever replica, verified by the library, and by the other replica."""
+        anywhere = await self.client(Client, self.both, pair)
+        each = await self.pair(Client, pair)
+
+        async def issue() -> None:
+            token = await self.token_of_any(anywhere)
+            await self.verifier.verify(token)
+            self.done["verified"] += 1
+            here, there = self.two(each)
+            token = await self.token(here)
+            assert (await there.introspect(token)).active, "not active at the other"
+            self.done["introspected"] += 1
+
+        return issue
+
+    async def revoking(self, pair: list[str]) -> Callable[[], Awaitable[None]]:
+        """What one revokes the other refuses, and a verifier that follows the feed."""
+        each = await self.pair(Client, pair)
+
+        async def refused(token: str) -> bool:
+            try:
+                await self.verifier.verify(token)
+            except TokenRevoked:
+                return True
+            return False
+
+        async def inactive(there: Any, token: str) -> bool:
+            return not (await there.introspect(token)).active
+
+        async def revoke() -> None:
+            here, there = self.two(each)
+            token = await self.token(here)
+            await self.verifier.verify(token)
+            await here.revoke(token)
+            await self.known(lambda: inactive(there, token))
+            await self.known(lambda: refused(token))
+            self.done["revoked"] += 1
+
+        return revoke
+
+    async def rotating_secrets(self) -> Callable[[], Awaitable[None]]:
+        """A secret that one has made is good at the other at once, and the one before it still."""
+        account = self.task["rotated"]
+        admins = await self.pair(AdminClient, self.task["administrator"])
+        held = [account["client_secret"]]
+
+        async def rotate() -> None:
+            here, there = self.two(admins)
+            made = await here.rotate_secret(account["id"], overlap=timedelta(hours=1))
+            for secret in (made.client_secret, held[-1]):
+                async with Client(there.target, client_id=account["client_id"], client_secret=secret) as client:
+                    await self.token(client)
+            held.append(made.client_secret)
+            live = (await there.get_service_account(account["id"])).secrets
+            for old in live:
+                if old.id not in made.client_secret:
+                    await there.revoke_secret(account["id"], old.id)
+            self.done["secrets rotated"] += 1
+
+        return rotate
+
+    async def rotating_keys(self) -> Callable[[], Awaitable[None]]:
+        """Either has the next key sign; tokens of every key are verified by the others above."""
+        admins = await self.pair(AdminClient, self.task["administrator"])
+
+        async def change() -> None:
+            here, _ = self.two(admins)
+            await here.rotate_signing_key()
+            self.done["keys rotated"] += 1
+
+        return change
+
+
+def header(token: str) -> dict[str, Any]:
+    first = token.partition(".")[0]
+    said: dict[str, Any] = json.loads(base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)))
+    return said
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(Callers(json.loads(sys.stdin.readline())).run())))
