@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -19,8 +20,8 @@ from artstore_grpc.certificates import refuse_plain_text
 from artstore_grpc.denials import FLUSH_INTERVAL as DENIALS_INTERVAL
 from artstore_grpc.doors import Doors, address_of
 from artstore_grpc.errors import KeyServiceUnavailable, StoreUnavailable
-from artstore_grpc.gateway.server import bind
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
+from artstore_grpc.listeners import bind
 from artstore_grpc.notary import INTERVAL as NOTARY_INTERVAL
 from artstore_grpc.parts import Parts, parts, utc_now
 from artstore_grpc.presence import presence
@@ -32,10 +33,11 @@ from artstore_grpc.store import notifications, schema
 from artstore_grpc.telemetry import log_settings
 from artstore_grpc.telemetry.log_settings import LogSettings
 from artstore_grpc.telemetry.logs import Logger, capture_library_logs, configured
+from artstore_grpc.telemetry.metrics import Metrics
 from artstore_grpc.usage import FLUSH_INTERVAL
 from artstore_grpc.vault import WrongKey
 
-__all__ = ["Administrator", "AlreadyBootstrapped", "Started", "bootstrap", "serve"]
+__all__ = ["Administrator", "AlreadyBootstrapped", "Share", "Started", "bootstrap", "serve"]
 
 T = TypeVar("T")
 
@@ -56,6 +58,20 @@ class Started:
     mtls_address: Address | None
     issuer: str
     administrator: Administrator | None
+
+
+@dataclass(slots=True)
+class Share:
+    """What a process is told that is one of several at the same addresses, and by whom it is counted (workers/)."""
+
+    metrics: Metrics
+    unready: asyncio.Event
+    """Set when it is to say that it is not ready, some time before the stop."""
+    alone: bool = False
+    """Whether nobody else serves there yet. Otherwise its doors open only when it is ready: the kernel would have
+    callers wait at them who are answered elsewhere."""
+    within: timedelta | None = None
+    """Once the stop is set: how long calls in flight have, the doors closing at once. None: as the settings say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +100,11 @@ async def serve(
     now: Callable[[], datetime] = utc_now,
     sinks: Sinks | None = None,
     colors: bool = True,
+    share: Share | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, or until `stop` is set; then drains. A start with the database down waits,
-    unready. `colors` are those of its log, on a terminal. Raises InvalidSettings, CannotBind, SchemaMismatch before it
-    is ready."""
+    unready. `colors` are those of its log, on a terminal. `share`: as one of several. Raises InvalidSettings,
+    CannotBind, SchemaMismatch before it is ready."""
     stopping = stop or stop_on_signals()
     log = logger or configured(settings.log_level, sample=settings.log_sample, colors=colors)
     if logger is None:
@@ -97,10 +114,30 @@ async def serve(
     encryption = await installation.prepare(settings)
     async with AsyncExitStack() as stack:
         await follow_log_settings(settings, log, stack)
-        gateway = bind(settings.gateway_address) if settings.gateway_address else None
-        issuer = issuer_of(settings, address_of(gateway))
-        made = await stack.enter_async_context(parts(settings, encryption, issuer, log, now, sinks=sinks))
+        early = share is None or share.alone
+        gateway = listener(settings) if early else None
+        issuer = issuer_of(settings, address_of(gateway) or settings.gateway_address)
+        metrics = share.metrics if share else None
+        made = await stack.enter_async_context(
+            parts(settings, encryption, issuer, log, now, sinks=sinks, metrics=metrics)
+        )
         await made.health.follow(serving=False, database=False)
+        if share is not None:
+            turning = asyncio.create_task(turn_unready(share, made))
+            stack.push_async_callback(ended, turning)
+
+        async def begin() -> Loaded | None:
+            loaded = await unless(stopping, load(settings, made, log))
+            if loaded is not None:
+                await background(settings, made, log, now, stack)
+            return loaded
+
+        loaded = None
+        if not early:
+            loaded = await begin()
+            if loaded is None:
+                return
+            gateway = listener(settings)
         doors = Doors(
             settings,
             gateway=gateway,
@@ -118,18 +155,28 @@ async def serve(
         try:
             await doors.open()
             present.begin()
-            log.info("listening", **{each.name: str(getattr(at, each.name)) for each in fields(at)})
-            loaded = await unless(stopping, load(settings, made, log))
+            if share is None:
+                log.info("listening", **{each.name: str(getattr(at, each.name)) for each in fields(at)})
+            loaded = loaded or await begin()
             if loaded is not None:
-                await background(settings, made, log, now, stack)
-                log.info("ready", issuer=issuer)
+                log.info("ready" if share is None else "worker ready", issuer=issuer)
                 on_started(Started(at.grpc, at.gateway, at.metrics, at.health, at.mtls, issuer, loaded.administrator))
                 await stopping.wait()
         finally:
             log.info("draining")
             await present.end()  # first, so that no client that looks now comes here
-            await doors.drain()
+            await doors.drain(share.within if share else None)
             log.info("stopped")
+
+
+def listener(settings: Settings) -> socket.socket | None:
+    """What the gateway is to listen at, if there is one. Raises CannotBind."""
+    return bind(settings.gateway_address, shared=settings.workers > 1) if settings.gateway_address else None
+
+
+async def turn_unready(share: Share, made: Parts) -> None:
+    await share.unready.wait()
+    await made.health.drain()
 
 
 def issuer_of(settings: Settings, gateway: Address | None) -> str:

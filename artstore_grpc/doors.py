@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 
 from artstore_grpc.certificates import Certificates
 from artstore_grpc.gateway.app import build
@@ -52,13 +53,13 @@ class Doors:
         self._watches = watches
         self._delay_seconds = settings.drain_delay.total_seconds()
         self._grace_seconds = settings.drain_grace.total_seconds()
-        self._rpc = [server.server(pipeline, health, settings.trusted_proxies, logger)]
+        self._rpc = [server.server(pipeline, health, settings, logger)]
         bound = server.bind(self._rpc[0], settings.grpc_address, certificates)
         mutual = None
         if settings.grpc_mtls_address is not None:
-            self._rpc.append(server.server(pipeline, health, settings.trusted_proxies, logger, mutual=True))
+            self._rpc.append(server.server(pipeline, health, settings, logger, mutual=True))
             mutual = server.bind(self._rpc[-1], settings.grpc_mtls_address, certificates, mutual=True)
-        probes = self._probes(settings.health_address)
+        probes = self._probes(settings)
         self._gateway = None
         if gateway is not None:
             app = build(pipeline, ready=self._ready, trusted_proxies=settings.trusted_proxies, logger=logger)
@@ -68,9 +69,10 @@ class Doors:
                 settings.drain_grace,
                 certificates.https_context() if certificates else None,
                 max_connections=settings.max_connections,
+                max_age=settings.max_connection_age,
             )
         self.addresses = Addresses(
-            bound, address_of(gateway), serve_metrics(settings.metrics_address, metrics, stack), probes, mutual
+            bound, address_of(gateway), serve_metrics(settings.metrics_address, metrics.registry, stack), probes, mutual
         )
 
     async def open(self) -> None:
@@ -79,24 +81,28 @@ class Doors:
         if self._gateway is not None:
             await self._gateway.start()
 
-    async def drain(self) -> None:
-        """Readiness goes first; calls in flight finish within the grace; open streams don't hold that up."""
+    async def drain(self, within: timedelta | None = None) -> None:
+        """Readiness goes first; calls in flight finish within the grace; open streams don't hold that up. `within`: the
+        doors close at once, since others are open at the same addresses, and calls in flight have that long."""
+        delay, grace = self._delay_seconds, self._grace_seconds
+        if within is not None:
+            delay, grace = 0.0, within.total_seconds()
         known_as_ready = self._health.ready  # otherwise no balancer has to notice: a refused start ends at once
         await self._health.drain()
         if known_as_ready:
-            await asyncio.sleep(self._delay_seconds)
+            await asyncio.sleep(delay)
         self._health.end_watches()
         self._watches.end()
-        closing: list[Awaitable[None]] = [each.stop(self._grace_seconds) for each in self._rpc]
+        closing: list[Awaitable[None]] = [each.stop(grace) for each in self._rpc]
         if self._gateway is not None:
-            closing.append(self._gateway.stop())
+            closing.append(self._gateway.stop(grace))
         await asyncio.gather(*closing)
 
-    def _probes(self, address: Address | None) -> Address | None:
-        if address is None:
+    def _probes(self, settings: Settings) -> Address | None:
+        if settings.health_address is None:
             return None
-        self._rpc.append(server.health_server(self._health, self._logger))
-        return server.bind(self._rpc[-1], address)
+        self._rpc.append(server.health_server(self._health, settings, self._logger))
+        return server.bind(self._rpc[-1], settings.health_address)
 
     async def _ready(self) -> bool:
         return self._health.ready

@@ -106,9 +106,10 @@ async def parts(
     now: Callable[[], datetime] = utc_now,
     monotonic: Callable[[], float] = time.monotonic,
     sinks: Sinks | None = None,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Parts]:
     """Builds the parts and closes them; nothing is read from the store yet. `sinks` are those that the settings name,
-    unless they are given."""
+    unless they are given; `metrics` may be given by who reads them."""
     async with AsyncExitStack() as stack:
         store = SqlStore(settings.store_url, pool_size=settings.database_pool_size)
         stack.push_async_callback(store.close)
@@ -119,7 +120,7 @@ async def parts(
         vault = Vault()
         limiter, failures = limiting(settings, stack, logger), failing(settings, stack, logger)
         changed = asyncio.Event()
-        metrics = Metrics()
+        metrics = metrics or Metrics()
         hasher = Hasher(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
         stack.callback(hasher.close)
         announcements = announcing(settings, stack, logger)
@@ -272,7 +273,7 @@ def policy_of(settings: Settings) -> KeyPolicy:
 
 def limiting(settings: Settings, stack: AsyncExitStack, logger: Logger) -> Limiter:
     """What counts the calls of accounts, shared through Redis where there is one."""
-    made: Limiter = MemoryLimiter()
+    made: Limiter = MemoryLimiter(processes=settings.workers)
     if settings.redis_url:
         made = RedisLimiter(settings.redis_url, fallback=MemoryLimiter(), logger=logger)
     stack.push_async_callback(made.close)
@@ -281,7 +282,7 @@ def limiting(settings: Settings, stack: AsyncExitStack, logger: Logger) -> Limit
 
 def failing(settings: Settings, stack: AsyncExitStack, logger: Logger) -> Failures:
     """What counts failed authentications, shared likewise."""
-    back_off: BackOff = MemoryBackOff()
+    back_off: BackOff = MemoryBackOff(processes=settings.workers)
     if settings.redis_url:
         back_off = RedisBackOff(settings.redis_url, fallback=MemoryBackOff(), logger=logger)
     stack.push_async_callback(back_off.close)

@@ -7,6 +7,7 @@ The docstring below a field is its row in docs/settings.md.
 from __future__ import annotations
 
 import ipaddress
+import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -95,6 +96,15 @@ class Settings:
 
     mtls_client_ca_file: Path | None = None
     """PEM with the CAs that those certificates must come from; read again when it changes."""
+
+    workers: int = 1
+    """Processes that share the listeners (1 to 256), or `auto` for one a core; Linux only where it is more than one.
+    Each has the threads, pools and bounds below for itself; `METRICS_ADDRESS` tells of them all together."""
+
+    max_connection_age: timedelta = timedelta(minutes=30)
+    """Seconds, a tenth more or less, after which a client is asked to connect anew, so that new replicas and workers
+    get their part (0 to 604,800). What is under way goes on: calls, and trust feeds until their tokens end. 0:
+    never."""
 
     insecure_public: bool = False
     """`true`: gRPC and the gateway may listen beyond the loopback without TLS, since a mesh or an ingress encrypts in
@@ -224,6 +234,8 @@ class Settings:
         self._check_key_encryption()
         self._check_tls()
         self._check_addresses()
+        if self.workers > 1 and sys.platform != "linux":
+            raise InvalidSettings("ARTSTORE_WORKERS must be 1 here: only Linux divides connections among processes.")
 
     def _check_addresses(self) -> None:
         if self.advertise_address is not None and self.advertise_address.host in WILDCARDS:
@@ -275,6 +287,8 @@ class Settings:
 
 
 BOUNDS: tuple[tuple[str, int, int], ...] = (
+    ("workers", 1, 256),
+    ("max_connection_age", 0, 604_800),
     ("log_sample", 1, 1_000_000),
     ("drain_delay", 0, 300),
     ("drain_grace", 0, 300),

@@ -18,7 +18,7 @@ LAYERS = (
     "errors files model addresses forms deadlines counters",
     "records",
     "settings call policy",
-    "audiences credentials descriptions ledger lookups places secrets subjects vault",
+    "audiences credentials descriptions listeners ledger lookups places secrets subjects vault",
     "filters key_policy public_keys schedules",
     "rotations",
     "store ephemeral sinks telemetry fields pages trust key_material key_encryption checkpoints",
@@ -39,6 +39,7 @@ LAYERS = (
     "parts",
     "doors presence",
     "app rekey doctor",
+    "workers",
     "cli",
 )
 """Subjects, the lowest first. A module imports from lower layers, and from its own package; nothing else."""
@@ -60,7 +61,7 @@ HOMES = {
     "grpc_reflection": {"rpc"},
     "google": {"call", "kms", "pipeline", "rpc", "gateway", "cli"},
     "artstore": {"rpc", "gateway", "cli"},
-    "prometheus_client": {"telemetry", "app"},
+    "prometheus_client": {"telemetry", "workers", "cli"},
     "http": {"gateway"},
     "httpx": {"sinks"},
 }

@@ -65,11 +65,12 @@ def _values(environ: Mapping[str, str], names: Collection[str]) -> dict[str, Any
         if each.name in names:
             given = read(environ, each.name.upper(), secret=bool(each.metadata.get("secret")))
             if given:
-                values[each.name] = _parsed(each.name, given)
+                values[each.name] = parsed(each.name, given)
     return values
 
 
-def _parsed(name: str, given: str) -> Any:
+def parsed(name: str, given: str) -> Any:
+    """A setting's value, from its text. Raises InvalidSettings."""
     try:
         return parser_of(name)(given)
     except ValueError as error:
@@ -86,7 +87,7 @@ def redis_url(environ: Mapping[str, str] | None = None) -> str:
     given = read(os.environ if environ is None else environ, "REDIS_URL", secret=True)
     if not given:
         raise InvalidSettings("ARTSTORE_REDIS_URL is not given: replicas are registered in the service's Redis.")
-    return str(_parsed("redis_url", given))
+    return str(parsed("redis_url", given))
 
 
 def tls_file(name: str, given: str | None = None, environ: Mapping[str, str] | None = None) -> bytes:

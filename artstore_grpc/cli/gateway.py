@@ -47,7 +47,8 @@ async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCr
     from artstore_grpc.app import follow_log_settings, stop_on_signals
     from artstore_grpc.gateway.app import build
     from artstore_grpc.gateway.channel import ChannelBackend
-    from artstore_grpc.gateway.server import GatewayServer, bind
+    from artstore_grpc.gateway.server import GatewayServer
+    from artstore_grpc.listeners import bind
     from artstore_grpc.parts import utc_now
     from artstore_grpc.telemetry.logs import capture_library_logs, configured
 
@@ -68,7 +69,14 @@ async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCr
 
         app = build(backend, ready=ready, trusted_proxies=settings.trusted_proxies, logger=logger)
         context = files.https_context() if files else None
-        server = GatewayServer(app, listener, settings.drain_grace, context, max_connections=settings.max_connections)
+        server = GatewayServer(
+            app,
+            listener,
+            settings.drain_grace,
+            context,
+            max_connections=settings.max_connections,
+            max_age=settings.max_connection_age,
+        )
         quiet_collector()
         await server.start()
         click.echo(f"The gateway listens on {'https' if files else 'http'}://{bound(listener)} and calls {target}.")

@@ -76,10 +76,14 @@ def run(work: Coroutine[Any, Any, Answer]) -> Answer:
     except TablesInUse as error:
         raise Failure(Exit.UNAVAILABLE, "TABLES_IN_USE", str(error)) from error
     except CannotBind as error:
-        raise Failure(Exit.UNAVAILABLE, "CANNOT_BIND", str(error)) from error
+        raise cannot_bind(error) from error
     except RootKeyChanged as error:
         raise Failure(Exit.CONFLICT, "ROOT_KEY_CHANGED", str(error)) from error
     except KeyServiceUnavailable as error:
         raise Failure(Exit.UNAVAILABLE, "KEY_SERVICE_UNAVAILABLE", str(error)) from error
     except StoreUnavailable as error:
         raise Failure(Exit.UNAVAILABLE, "STORE_UNAVAILABLE", "The database can't be reached.") from error
+
+
+def cannot_bind(error: CannotBind) -> Failure:
+    return Failure(Exit.UNAVAILABLE, "CANNOT_BIND", str(error))

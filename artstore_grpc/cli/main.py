@@ -25,6 +25,7 @@ from artstore_grpc.cli.replicas import replicas
 from artstore_grpc.cli.rotation import rotation
 from artstore_grpc.cli.serve import serve
 from artstore_grpc.cli.token import token
+from artstore_grpc.cli.worker import worker
 
 CLIENT_VARIABLES = (
     ("ARTSTORE_TARGET", f"The service's gRPC address.  [default: {DEFAULT_TARGET}]"),
@@ -53,7 +54,21 @@ def main(traceback: bool) -> None:
     """The ArtStore identity service: run it, and manage its accounts and keys."""
 
 
-for command in (serve, gateway, db, bootstrap, doctor, accounts, rotation, keys, audit, token, health, replicas):
+for command in (
+    serve,
+    gateway,
+    db,
+    bootstrap,
+    doctor,
+    accounts,
+    rotation,
+    keys,
+    audit,
+    token,
+    health,
+    replicas,
+    worker,
+):
     main.add_command(command)
 
 

@@ -7,6 +7,8 @@ which may be a secret put into the wrong variable.
 from __future__ import annotations
 
 import ipaddress
+import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -18,6 +20,9 @@ from artstore_grpc.model import Environment
 from artstore_grpc.settings import ALGORITHMS, Address, Settings
 
 OFF = "off"
+AUTO = "auto"
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of CPU and the period that they are for (Linux, Documentation/admin-guide/cgroup-v2.rst)."""
 MAX_PORT = 65_535
 UNIX = "unix:///"
 MAX_SOCKET_PATH = 107
@@ -106,6 +111,21 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def workers(value: str) -> int:
+    """A number of processes, or `auto`: one for each core that this process may use."""
+    return cores() if value.lower() == AUTO else integer(value)
+
+
+def cores() -> int:
+    """Cores that this process may use: as the scheduler has it, and no more than a container's quota, rounded up."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+        return max(1, min(allowed, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup v2, or no quota: `max`
+        return allowed
+
+
 def boolean(value: str) -> bool:
     return one_of("true", "false")(value) == "true"
 
@@ -151,6 +171,7 @@ BY_NAME: Mapping[str, Callable[[str], Any]] = {
     "key_encryption_kms": socket_url,
     "log_level": one_of("debug", "info", "warning", "error"),
     "signing_algorithm": one_of(*ALGORITHMS),
+    "workers": workers,
 }
 """Fields whose type alone doesn't say what may be written."""
 

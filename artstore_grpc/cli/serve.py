@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from artstore_grpc.cli import environment
+from artstore_grpc.cli import environment, supervise
 from artstore_grpc.cli.loop import allow_files, quiet_collector, run
 from artstore_grpc.settings import Settings
 
@@ -52,15 +53,20 @@ def settings_with_warnings(*, insecure_public: bool = False) -> Settings:
 
 @click.command(cls=ServerCommand)
 @insecure_public_option
-def serve(insecure_public: bool) -> None:
-    """Run the service, until SIGTERM or SIGINT.
+@click.option("--workers", metavar="N", help="Processes that share the listeners, or auto (ARTSTORE_WORKERS).")
+def serve(insecure_public: bool, workers: str | None) -> None:
+    """Run the service, until SIGTERM or SIGINT; with several workers SIGHUP replaces them one by one.
 
     Without any settings it keeps its data in ./var, and its first start makes an administrator.
     """
+    settings = settings_with_warnings(insecure_public=insecure_public)
+    if workers is not None:
+        settings = replace(settings, workers=environment.parsed("workers", workers))
+    if settings.workers > 1:
+        become_supervisor(settings)
     # Imported late: the commands that are clients start without the server's libraries.
     from artstore_grpc import app
 
-    settings = settings_with_warnings(insecure_public=insecure_public)
     allow_files(settings)
 
     def ready(started: Started) -> None:
@@ -68,6 +74,15 @@ def serve(insecure_public: bool) -> None:
         click.echo(greeting(settings, started), nl=False)
 
     run(app.serve(settings, on_started=ready, colors=environment.colors()))
+
+
+def become_supervisor(settings: Settings) -> NoReturn:
+    """Goes on as the program that keeps the workers: this one has read gRPC's library, and more that it doesn't use."""
+    command = [sys.executable, "-P", "-m", supervise.__name__, "--workers", str(settings.workers)]
+    command += ["--called", sys.argv[0], *(["--insecure-public"] if settings.insecure_public else [])]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, command)  # noqa: S606 - this program, by no shell
 
 
 def greeting(settings: Settings, started: Started) -> str:

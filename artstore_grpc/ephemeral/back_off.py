@@ -61,11 +61,15 @@ class MemoryBackOff:
     Keys past `max_keys` share a fixed number of standings by hash: dropping the oldest would let a caller wash off its
     own failures by inventing keys, and refusing new keys would let it shut out everybody else.
 
-    clock: seconds that never go back. max_keys: at least 1.
+    clock: seconds that never go back. max_keys: at least 1. processes: how many admit the same callers without knowing
+    of each other; each gives out its share of the free attempts, rounded down, but at least one.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, max_keys: int = MAX_KEYS) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, max_keys: int = MAX_KEYS, *, processes: int = 1
+    ) -> None:
         self._clock = clock
+        self._processes = processes
         self._max_keys = max_keys
         self._standings: OrderedDict[str | int, Standing] = OrderedDict()
 
@@ -76,7 +80,8 @@ class MemoryBackOff:
     async def attempt(self, key: str, free: int) -> timedelta | None:
         """As `BackOff.attempt`; never waits."""
         now = self._clock()
-        return waiting((self._find(key, now) or self._new(key, now)).attempt(now, free))
+        share = free if self._processes == 1 else max(1, free // self._processes)
+        return waiting((self._find(key, now) or self._new(key, now)).attempt(now, share))
 
     async def peek(self, key: str) -> timedelta | None:
         """As `BackOff.peek`; never waits."""

@@ -7,6 +7,8 @@ that is not body (head, trailers, chunk framing) is bounded, a head has to arriv
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -31,6 +33,9 @@ ANSWER_SECONDS = 60.0
 """How long a caller may take over an answer that the connection can't hold; 7 MB take a second at 60 Mbit/s."""
 MAX_HEAD_BYTES = 16 * 1024
 """The request line and the headers, together; what most servers take."""
+AGE_JITTER = 0.1
+"""Of a connection's age, as gRPC's core has it: clients that came together don't all leave together."""
+CLOSE = (b"connection", b"close")
 MAX_FRAMING_BYTES = 64 * 1024
 """Everything of one request that is not body; chunks of 16 bytes and more stay under it."""
 
@@ -49,11 +54,16 @@ class Protocol(HttpToolsProtocol):
         self._too_large = False
         self._deaf = False
         self._dropped = 0
+        self._old_at = math.inf
         self.url = b""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if len(self.connections) > self.config.max_connections:  # type: ignore[attr-defined]  # ours (server.py)
+        max_age: float = self.config.max_age_seconds  # type: ignore[attr-defined]  # ours (server.py), as the next
+        if max_age:
+            jitter = random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)  # noqa: S311 - spreads load, keeps no secret
+            self._old_at = self.loop.time() + max_age * jitter
+        if len(self.connections) > self.config.max_connections:  # type: ignore[attr-defined]
             self._refuse(TOO_MANY_CONNECTIONS)
         else:
             self._await(HEAD_SECONDS, self._head_is_late)
@@ -128,6 +138,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_complete = True
         self._cancel_timer()
+        if self.loop.time() >= self._old_at:
+            self.headers.append(CLOSE)  # uvicorn answers in kind, and closes: no client has a request on its way then
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

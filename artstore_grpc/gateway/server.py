@@ -13,36 +13,13 @@ from typing import Any
 
 import uvicorn
 
-from artstore_grpc.errors import CannotBind
 from artstore_grpc.gateway.protocol import Protocol
-from artstore_grpc.settings import MAX_CONNECTIONS, Address
+from artstore_grpc.settings import MAX_CONNECTIONS
 
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection is kept: longer than a balancer's usual 60, so that it is the balancer that closes."""
-BACKLOG = 1024
 LAST_WORDS_SECONDS = 1.0
 """What a cancelled request has to say that the service is stopping."""
-
-
-def bind(address: Address) -> socket.socket:
-    """A listening socket; port 0 is any free one. Raises CannotBind where the port is taken: without SO_REUSEPORT two
-    servers can never share it silently."""
-    try:
-        family, kind, protocol, _, target = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
-        )[0]
-        made = socket.socket(family, kind, protocol)  # asyncio sets TCP_NODELAY only where the protocol is named
-    except OSError as error:
-        raise CannotBind(f"Can't listen on {address}: {error.strerror}.") from None
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart must not wait for TIME_WAIT
-        made.bind(target)
-        made.listen(BACKLOG)
-    except OSError as error:
-        made.close()
-        raise CannotBind(f"Can't listen on {address}: {error.strerror}.") from None
-    made.setblocking(False)
-    return made
 
 
 class Uvicorn(uvicorn.Server):
@@ -54,12 +31,15 @@ class Uvicorn(uvicorn.Server):
 
 
 class Config(uvicorn.Config):
-    """uvicorn's, with a context that its owner made (uvicorn itself would read the files once), and a bound on its
+    """uvicorn's, with a context that its owner made (uvicorn itself would read the files once), and bounds of its
     connections that protocol.py holds them to."""
 
-    def __init__(self, app: Any, *, context: ssl.SSLContext | None, max_connections: int, **settings: Any) -> None:
+    def __init__(
+        self, app: Any, *, context: ssl.SSLContext | None, max_connections: int, max_age_seconds: float, **settings: Any
+    ) -> None:
         super().__init__(app, **settings)
         self.max_connections = max_connections
+        self.max_age_seconds = max_age_seconds
         self._context = context
 
     def load(self) -> None:
@@ -78,8 +58,10 @@ class GatewayServer:
         context: ssl.SSLContext | None = None,
         *,
         max_connections: int = MAX_CONNECTIONS,
+        max_age: timedelta = timedelta(0),
     ) -> None:
-        """`context` is for HTTPS; None is plain text. Past `max_connections` a new one is told so, and closed."""
+        """`context` is for HTTPS; None is plain text. Past `max_connections` a new one is told so, and closed; one
+        older than `max_age`, a tenth more or less, closes with its next answer, unless that is 0."""
         self._listener = listener
         self._server = Uvicorn(
             Config(
@@ -96,6 +78,7 @@ class GatewayServer:
                 timeout_graceful_shutdown=math.ceil(grace.total_seconds()),
                 context=context,
                 max_connections=max_connections,
+                max_age_seconds=max_age.total_seconds(),
             )
         )
         self._task: asyncio.Task[None] | None = None
@@ -115,8 +98,11 @@ class GatewayServer:
                 raise RuntimeError("the HTTP server ended before it started")
             await asyncio.sleep(0)
 
-    async def stop(self) -> None:
-        """Closes the listener and idle connections, lets requests in flight finish within the grace, cuts the rest."""
+    async def stop(self, grace_seconds: float | None = None) -> None:
+        """Closes the listener and idle connections, lets requests in flight finish within the grace, cuts the rest.
+        `grace_seconds`: another grace than usual."""
+        if grace_seconds is not None:
+            self._server.config.timeout_graceful_shutdown = math.ceil(grace_seconds)
         self._server.should_exit = True
         if self._task is not None:
             await self._task

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -25,7 +26,7 @@ from artstore_grpc.rpc import standard
 from artstore_grpc.rpc.descriptors import SERVICES, full_name
 from artstore_grpc.rpc.health import Health
 from artstore_grpc.rpc.status import abort
-from artstore_grpc.settings import Address
+from artstore_grpc.settings import Address, Settings
 from artstore_grpc.subjects import subjects
 from artstore_grpc.telemetry.lines import end_of, tell
 from artstore_grpc.telemetry.logs import Logger
@@ -46,7 +47,6 @@ PING_INTERVAL_MS, PING_TIMEOUT_MS = 30_000, 10_000
 """How soon a peer that went away without a word is noticed: its streams would keep their places until then."""
 
 OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.so_reuseport", 0),  # a second server on this port must fail loudly, not take half the connections
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
@@ -66,22 +66,36 @@ KNOWN_METADATA = frozenset(
 UNKNOWN = "unknown"
 """In the log: a method that there isn't; its name may be anything."""
 
+CONNECTION_GRACE = timedelta(minutes=1)
+"""Beyond the life of a token, which bounds that of a trust feed: how long what is under way on a connection that has
+reached its age may go on. A call has less (deadlines.py)."""
+
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
 Reader = Callable[[str, Any, tuple[Network, ...]], Call]
 
 
+def options(settings: Settings) -> list[tuple[str, Any]]:
+    """Those of a server with these settings."""
+    shared = int(settings.workers > 1)  # else a second server on this port must fail loudly, not take half of it
+    made = [*OPTIONS, ("grpc.so_reuseport", shared)]
+    if settings.max_connection_age:  # the core adds or takes a tenth by chance
+        grace = settings.token_lifetime + CONNECTION_GRACE
+        made.append(("grpc.max_connection_age_ms", milliseconds(settings.max_connection_age)))
+        made.append(("grpc.max_connection_age_grace_ms", milliseconds(grace)))
+    return made
+
+
+def milliseconds(time: timedelta) -> int:
+    return round(time.total_seconds() * 1000)
+
+
 def server(
-    pipeline: Pipeline,
-    health_servicer: Health,
-    trusted: tuple[Network, ...],
-    logger: Logger,
-    *,
-    mutual: bool = False,
+    pipeline: Pipeline, health_servicer: Health, settings: Settings, logger: Logger, *, mutual: bool = False
 ) -> grpc.aio.Server:
     """The server with every method of the policy table, health and reflection; not started, not bound. `mutual`: its
     clients have certificates, which their calls carry."""
-    read = call_with_certificate if mutual else call_of
-    made = grpc.aio.server(options=OPTIONS)
+    read, trusted = call_with_certificate if mutual else call_of, settings.trusted_proxies
+    made = grpc.aio.server(options=options(settings))
     for service in SERVICES:
         handlers: dict[str, Any] = {
             method.name: handler(pipeline, method, trusted, read)
@@ -123,9 +137,9 @@ def handler(pipeline: Pipeline, method: MethodDescriptor, trusted: tuple[Network
     return grpc.unary_unary_rpc_method_handler(bound(pipeline, full_name(method), trusted, read))
 
 
-def health_server(health_servicer: Health, logger: Logger) -> grpc.aio.Server:
+def health_server(health_servicer: Health, settings: Settings, logger: Logger) -> grpc.aio.Server:
     """A server of `grpc.health.v1` alone."""
-    made = grpc.aio.server(options=OPTIONS)
+    made = grpc.aio.server(options=options(settings))
     standard.add_health(made, health_servicer, lines_of((), logger))
     made.add_generic_rpc_handlers((Unknown((), logger),))
     return made

@@ -271,6 +271,16 @@ FAMILIES = (
         merge=Merge.MAX,
     ),
     Family(
+        "artstore_workers",
+        Kind.GAUGE,
+        "Worker processes that are ready. Absent with one process, which has no supervisor.",
+    ),
+    Family(
+        "artstore_worker_restarts_total",
+        Kind.COUNTER,
+        "Worker processes that died and were started again; a rolling restart is none.",
+    ),
+    Family(
         "artstore_build_info",
         Kind.GAUGE,
         "Always 1; the label is the version that runs.",

@@ -7,7 +7,7 @@ in one step, without a lock, so that neither waits for the other. Names, labels 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from itertools import product
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector, start_http_server
@@ -167,12 +167,14 @@ def histogram(family: Family, read: Mapping[tuple[str, ...], Distribution]) -> M
     return metric
 
 
-def serve_metrics(address: Address | None, metrics: Metrics, stack: AsyncExitStack) -> Address | None:
-    """Serves the metrics in a thread of its own, until the stack ends. Raises CannotBind."""
+def serve_metrics(
+    address: Address | None, registry: CollectorRegistry, stack: AsyncExitStack | ExitStack
+) -> Address | None:
+    """Serves a registry in a thread of its own, until the stack ends. Raises CannotBind."""
     if address is None:
         return None
     try:
-        httpd, thread = start_http_server(address.port, address.host, registry=metrics.registry)
+        httpd, thread = start_http_server(address.port, address.host, registry=registry)
     except OSError:
         raise CannotBind(f"Can't serve metrics on {address}: the port is taken.") from None
     closing: tuple[Callable[[], None], ...] = (thread.join, httpd.server_close, httpd.shutdown)

@@ -25,7 +25,8 @@ from google.rpc.status_pb2 import Status
 
 from artstore_grpc.gateway.app import build
 from artstore_grpc.gateway.channel import ChannelBackend
-from artstore_grpc.gateway.server import GatewayServer, bind
+from artstore_grpc.gateway.server import GatewayServer
+from artstore_grpc.listeners import bind
 from artstore_grpc.rpc.descriptors import full_name, walked
 from artstore_grpc.rpc.status import DETAILS_KEY, unpacked
 from tests.installation import ANY, Installation

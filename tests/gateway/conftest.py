@@ -19,7 +19,8 @@ from artstore.identity.v1 import service_account_service_pb2 as pb
 from artstore_grpc.call import Call
 from artstore_grpc.gateway.app import build
 from artstore_grpc.gateway.channel import ChannelBackend
-from artstore_grpc.gateway.server import GatewayServer, bind
+from artstore_grpc.gateway.server import GatewayServer
+from artstore_grpc.listeners import bind
 from artstore_grpc.settings import Address
 from tests.installation import Installation
 

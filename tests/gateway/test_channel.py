@@ -10,7 +10,7 @@ from artstore.identity.v1 import token_service_pb2 as pb
 from artstore_grpc.call import Call
 from artstore_grpc.errors import DeadlineExceeded, IdentityError, Internal, Unavailable, Unimplemented
 from artstore_grpc.gateway.channel import ChannelBackend, identity_error, metadata_of
-from artstore_grpc.gateway.server import bind
+from artstore_grpc.listeners import bind
 from tests.gateway.conftest import ANY, Stage
 
 ISSUE = "artstore.identity.v1.TokenService/IssueToken"

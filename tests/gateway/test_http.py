@@ -12,7 +12,7 @@ import pytest
 from artstore_grpc.errors import CannotBind, DeadlineExceeded
 from artstore_grpc.gateway import exchange, protocol
 from artstore_grpc.gateway.exchange import REQUEST_SECONDS
-from artstore_grpc.gateway.server import bind
+from artstore_grpc.listeners import bind
 from artstore_grpc.settings import Address
 from tests.gateway.conftest import ANY, Door, opened
 

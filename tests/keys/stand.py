@@ -17,8 +17,9 @@ import orjson
 from artstore_grpc import app, key_policy
 from artstore_grpc.call import Caller
 from artstore_grpc.gateway.app import build
-from artstore_grpc.gateway.server import GatewayServer, bind
+from artstore_grpc.gateway.server import GatewayServer
 from artstore_grpc.installation import key_encryption
+from artstore_grpc.listeners import bind
 from artstore_grpc.model import Account, KeyState, Role, SigningKey
 from artstore_grpc.parts import Parts, parts
 from artstore_grpc.settings import Settings

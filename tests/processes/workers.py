@@ -1,0 +1,135 @@
+"""Several workers as operators run them, and clients that keep calling them."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import psutil
+from artstore.identity.v1 import token_service_pb2 as tokens_pb
+from artstore.identity.v1 import token_service_pb2_grpc
+
+from tests.processes.service import Installation, Service, until
+
+STOP_SECONDS = 60.0
+CALL_SECONDS = 20.0
+RETRIES: dict[str, Any] = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 3,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+"""gRPC's own retries (gRFC A6), as a client of a service that may restart has them."""
+ANEW: tuple[tuple[str, Any], ...] = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+def workers(service: Service) -> list[int]:
+    """The processes of the workers."""
+    return sorted(child.pid for child in psutil.Process(service.pid).children())
+
+
+def gone(pids: list[int]) -> bool:
+    return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+
+
+def ready(service: Service, count: int) -> Callable[[], bool]:
+    return lambda: service.metrics().get("artstore_workers") == count
+
+
+@contextmanager
+def served(folder: Path, installation: Installation, count: int, **environment: str) -> Iterator[Service]:
+    """A service of so many workers, ready; nothing of it runs any more afterwards."""
+    service = Service(folder, installation.environment | {"ARTSTORE_WORKERS": str(count)} | environment)
+    pids: list[int] = []
+    try:
+        service.start()
+        yield service
+        if service.running:
+            pids = workers(service)
+    finally:
+        service.kill()
+        for pid in pids:
+            if not gone([pid]):
+                psutil.Process(pid).kill()
+
+
+class Load:
+    """Callers that each issue tokens over a connection of their own, one call after the other, until the end."""
+
+    def __init__(
+        self, address: str, installation: Installation, callers: int, *, retries: bool, anew: bool = False
+    ) -> None:
+        """`anew`: by a new connection for every call."""
+        self._options = [*ANEW, *([("grpc.service_config", json.dumps(RETRIES))] if retries else [])]
+        if not retries:
+            self._options.append(("grpc.enable_retries", 0))
+        self._address = address
+        self._anew = anew
+        who = installation.administrator
+        self._request = tokens_pb.IssueTokenRequest(
+            grant_type="client_credentials", client_id=who.client_id, client_secret=who.client_secret
+        )
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
+        self.succeeded = 0
+        self.failed: Counter[str] = Counter()
+        self.slowest = 0.0
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        until(lambda: self.succeeded > len(self._threads), STOP_SECONDS, "tokens")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self) -> None:
+        channel = None
+        while not self._stop.is_set():
+            if channel is None:
+                channel = grpc.insecure_channel(self._address, self._options)
+            started = time.monotonic()
+            try:
+                token_service_pb2_grpc.TokenServiceStub(channel).IssueToken(self._request, timeout=CALL_SECONDS)
+            except grpc.RpcError as error:
+                with self._lock:
+                    self.failed[f"{error.code().name}: {error.details()}"] += 1
+                self._stop.wait(0.02)
+            else:
+                with self._lock:
+                    self.succeeded += 1
+                    self.slowest = max(self.slowest, time.monotonic() - started)
+            if self._anew:
+                channel.close()
+                channel = None
+        if channel is not None:
+            channel.close()
+
+    def goes_on(self, calls: int = 50) -> None:
+        """Waits until so many more calls have succeeded."""
+        mark = self.succeeded + calls
+        until(lambda: self.succeeded >= mark, STOP_SECONDS, "more tokens")
