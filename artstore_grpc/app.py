@@ -156,7 +156,9 @@ async def serve(
             await doors.open()
             present.begin()
             if share is None:
-                log.info("listening", **{each.name: str(getattr(at, each.name)) for each in fields(at)})
+                log.info(
+                    "listening", grpc=str(at.grpc), gateway=str(at.gateway), metrics=str(at.metrics), mtls=str(at.mtls)
+                )
             loaded = loaded or await begin()
             if loaded is not None:
                 log.info("ready" if share is None else "worker ready", issuer=issuer)
