@@ -9,8 +9,8 @@ from typing import Any
 
 import promql_parser
 
-RANGE = {"$__rate_interval": "1m", "$__interval": "15s", "$__range": "1h"}
-"""What Grafana puts in place of its own variables."""
+VARIABLES = {"$__rate_interval": "1m", "$job": ".+", "$instance": ".+"}
+"""What Grafana puts in place of its own variables, and of the dashboards' own."""
 SUFFIXES = ("_bucket", "_count", "_sum")
 BY_PROMETHEUS = {"job", "instance"}
 """Labels that a scrape adds."""
@@ -56,9 +56,9 @@ class Query:
 
 def plain(text: str) -> str:
     """A dashboard's query without Grafana's variables."""
-    for variable, value in RANGE.items():
+    for variable, value in VARIABLES.items():
         text = text.replace(variable, value)
-    return re.sub(r"\$\{?\w+\}?", ".*", text)
+    return text
 
 
 def parsed(text: str) -> Query:

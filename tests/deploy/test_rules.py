@@ -44,7 +44,7 @@ def strangers(query: Query) -> list[str]:
             values = family.labels.get(each.label, ())
             if not any(each.admits(value) for value in values) or all(each.admits(value) for value in values):
                 found.append(f"{selector.metric}{{{each.label}{each.op}{each.value}}}")
-            if each.op == "=~" and set(each.value.split("|")) - set(values):
+            if each.op == "=~" and "(" not in each.value and set(each.value.split("|")) - set(values):
                 found.append(f"{selector.metric}{{{each.label}}}: {each.value}")
     return found + [label for label in query.grouped if label not in labels | BY_PROMETHEUS]
 
