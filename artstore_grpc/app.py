@@ -19,6 +19,7 @@ from artstore_grpc.census import INTERVAL as CENSUS_INTERVAL
 from artstore_grpc.certificates import refuse_plain_text
 from artstore_grpc.denials import FLUSH_INTERVAL as DENIALS_INTERVAL
 from artstore_grpc.doors import Doors, address_of
+from artstore_grpc.ephemeral.probe import INTERVAL as PROBE_INTERVAL
 from artstore_grpc.errors import KeyServiceUnavailable, StoreUnavailable
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
 from artstore_grpc.listeners import bind
@@ -285,6 +286,8 @@ async def background(
     if made.announcements is not None:
         hear = partial(made.announcements.listen, made.replica.wake)
         work.append(jobs.forever("announcements", LISTEN_RETRY, hear, logger))
+    if made.probe is not None:
+        work.append(jobs.forever("probe", PROBE_INTERVAL, made.probe.run, logger))
     stack.push_async_callback(made.usage.flush)
     stack.push_async_callback(last_denials, made, logger)
     stack.push_async_callback(made.signing_keys.resign)

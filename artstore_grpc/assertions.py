@@ -22,6 +22,7 @@ from joserfc.errors import InvalidClaimError, JoseError, UnsupportedAlgorithmErr
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from artstore_grpc.counters import Lookups
 from artstore_grpc.credentials import CLIENT_ID, Credentials
 from artstore_grpc.ephemeral.protocol import Limiter, UsedAssertions
 from artstore_grpc.errors import RateLimited, invalid
@@ -160,6 +161,8 @@ class Assertions:
         self._refusals = refusals
         self._audiences = [issuer, f"{issuer}/oauth2/token"]
         self._now = now
+        self.lookups = Lookups()
+        """Of public keys that were parsed before."""
         self._parsed: dict[str, Key] = {}
         self._decoys = decoys()
         self._begun = Begun(now=self._seconds, leeway=int(LEEWAY.total_seconds()))
@@ -229,7 +232,10 @@ class Assertions:
     def _key(self, key: PublicKey) -> Key:
         """A key parsed, which costs as much as a check with it."""
         parsed = self._parsed.get(key.thumbprint)
-        if parsed is None:
+        if parsed is not None:
+            self.lookups.hits += 1
+        else:
+            self.lookups.misses += 1
             parsed = self._parsed[key.thumbprint] = jwk.import_key({**key.jwk})
             if len(self._parsed) > MAX_PARSED:
                 del self._parsed[next(iter(self._parsed))]

@@ -96,6 +96,8 @@ class Call:
     """W3C trace context, passed on: the caller's, or what traces.py made of it; empty where there is none."""
     tracestate: str = ""
     """What belongs to it."""
+    client_authentication: str = "none"
+    """How its client set out to prove itself, in RFC 8414's names; set by the pipeline for a token's request."""
     caller: Caller | None = None
     """Set by the pipeline's authentication."""
     fields: dict[str, Any] = field(default_factory=dict)

@@ -19,11 +19,14 @@ class Census:
 
     def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
         self.secrets_expiring: int | None = None
+        self.secrets_expired: int | None = None
         self.deliveries_pending: int | None = None
         self._store = store
         self._now = now
 
     async def run(self) -> None:
         """Counts. Raises StoreUnavailable, and then tells what it counted last."""
-        self.secrets_expiring = await self._store.secrets_warned(self._now())
+        now = self._now()
+        self.secrets_expiring = await self._store.secrets_expiring(now)
+        self.secrets_expired = await self._store.secrets_expired(now)
         self.deliveries_pending = await self._store.deliveries_pending()

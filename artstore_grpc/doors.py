@@ -62,7 +62,13 @@ class Doors:
         probes = self._probes(settings)
         self._gateway = None
         if gateway is not None:
-            app = build(pipeline, ready=self._ready, trusted_proxies=settings.trusted_proxies, logger=logger)
+            app = build(
+                pipeline,
+                ready=self._ready,
+                trusted_proxies=settings.trusted_proxies,
+                logger=logger,
+                token_refused=metrics.token_refused,
+            )
             self._gateway = GatewayServer(
                 app,
                 gateway,

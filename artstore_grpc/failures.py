@@ -11,6 +11,7 @@ import hashlib
 from datetime import timedelta
 
 from artstore_grpc.addresses import network
+from artstore_grpc.counters import Decisions
 from artstore_grpc.ephemeral.protocol import BackOff
 from artstore_grpc.errors import RateLimited
 
@@ -22,9 +23,10 @@ NEIGHBOURS_RETRY = timedelta(seconds=5)
 
 class Failures:
     """Admits attempts, and counts those that failed. `free_of_source` is how many failures a minute of one source cost
-    nothing, whatever the accounts."""
+    nothing, whatever the accounts. `decisions` are what was admitted and refused."""
 
     def __init__(self, back_off: BackOff, *, free_of_source: int) -> None:
+        self.decisions = Decisions()
         self._back_off = back_off
         self._free_of_source = free_of_source
 
@@ -32,12 +34,15 @@ class Failures:
         """Raises RateLimited where a source has to wait, for a few seconds at most: it may be told to a neighbour that
         has done nothing, and whose account is read meanwhile. Counts nothing. `about` goes into the cause."""
         wait = await self._back_off.peek(key_of("", "source", source))
+        if wait is not None:
+            self.decisions.refused += 1
         refuse(min(wait, NEIGHBOURS_RETRY) if wait else None, "source", about)
 
     async def admit(self, client_id: str, what: str, source: str, about: str) -> None:
         """Counts an attempt at `what`, a secret's id, before it is looked at, so that of many at once none is looked at
         for nothing. Raises RateLimited where attempts at it have to wait, alike for every account."""
         wait = await self._back_off.attempt(key_of(client_id, what, source), FREE_FAILURES)
+        self.decisions.decided(admitted=wait is None, shared=self._back_off.available)
         refuse(wait, "secret and source", about)
 
     async def failed(self, source: str) -> None:

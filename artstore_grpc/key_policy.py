@@ -100,6 +100,20 @@ class KeyPolicy:
         since = active.activate_time or active.create_time
         return bool(self.key_rotation_interval) and now - since >= self.key_rotation_interval
 
+    def next_rotation(self, keys: Sequence[SigningKey]) -> datetime | None:
+        """When another key is to sign, as far as it is known: at the decided time, or when the active key has signed
+        for long enough, and not before the next one may. None where nothing will by itself."""
+        next_one, standby = planned(keys), self.standby(keys)
+        if next_one is not None and next_one.activate_time is not None:
+            return max(next_one.activate_time, self.earliest_activate_time(next_one))
+        signing = active(keys)
+        if signing.algorithm != self.signing_algorithm:
+            return self.earliest_activate_time(standby) if standby else None
+        if not self.key_rotation_interval:
+            return None
+        due_time = (signing.activate_time or signing.create_time) + self.key_rotation_interval
+        return max(due_time, self.earliest_activate_time(standby)) if standby else due_time
+
     def due(self, keys: Sequence[SigningKey], now: datetime) -> Due | None:
         """What is to be done at `now`, one thing at a time; None when nothing is."""
         for key in keys:

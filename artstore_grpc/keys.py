@@ -23,6 +23,7 @@ from joserfc.jwk import Key
 from structlog.typing import FilteringBoundLogger
 
 from artstore_grpc import key_policy
+from artstore_grpc.counters import Lookups
 from artstore_grpc.errors import LeaseLost, StoreUnavailable
 from artstore_grpc.key_changes import KeyChanges
 from artstore_grpc.key_material import Algorithms, LoadedKey, encoded, generate, opened, public_part, sealed
@@ -74,6 +75,8 @@ class Keyring:
         self._verified: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
         needed: jwt.ClaimsOption = {"essential": True}
         ours: jwt.ClaimsOption = {"essential": True, "value": issuer}
+        self.lookups = Lookups()
+        """Of tokens that were verified before."""
         self.stored: list[SigningKey] = []
         """Every key as it was last read, the revoked ones too."""
         self._reloading = asyncio.Lock()
@@ -162,10 +165,12 @@ class Keyring:
             raise BadToken("not text") from None
         claims = self._verified.get(digest)
         if claims is None or claims["exp"] <= self._seconds():
+            self.lookups.misses += 1
             claims = self._verified[digest] = self._verify(token)
             if len(self._verified) > MAX_VERIFIED:
                 self._verified.popitem(last=False)
         else:
+            self.lookups.hits += 1
             self._verified.move_to_end(digest)
         return claims
 

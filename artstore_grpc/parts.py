@@ -24,7 +24,9 @@ from artstore_grpc.deliveries import Deliveries
 from artstore_grpc.denials import Denials
 from artstore_grpc.ephemeral.announcements import RedisAnnouncements
 from artstore_grpc.ephemeral.back_off import MemoryBackOff
+from artstore_grpc.ephemeral.counted import CountedLimiter
 from artstore_grpc.ephemeral.memory import MemoryLimiter
+from artstore_grpc.ephemeral.probe import RedisProbe
 from artstore_grpc.ephemeral.protocol import BackOff, Limiter, UsedAssertions
 from artstore_grpc.ephemeral.redis import RedisLimiter
 from artstore_grpc.ephemeral.redis_back_off import RedisBackOff
@@ -57,6 +59,7 @@ from artstore_grpc.signing_keys import SigningKeys
 from artstore_grpc.sinks import configuration
 from artstore_grpc.sinks.configuration import Sinks
 from artstore_grpc.store.sql import SqlStore
+from artstore_grpc.telemetry.catalogue import Cache
 from artstore_grpc.telemetry.logs import Logger
 from artstore_grpc.telemetry.metrics import Metrics
 from artstore_grpc.tokens import Tokens
@@ -91,6 +94,7 @@ class Parts:
     rotation: Rotation
     scheduled_rotation: ScheduledRotation
     census: Census
+    probe: RedisProbe | None
 
 
 def utc_now() -> datetime:
@@ -154,14 +158,13 @@ async def parts(
         if settings.redis_url:
             used = RedisUsedAssertions(settings.redis_url)
         stack.push_async_callback(used.close)
+        assertions = Assertions(replica=replica, used=used, limiter=limiter, refusals=refusals, issuer=issuer, now=now)
         authenticator = Authenticator(
             replica=replica,
             keyring=keyring,
             vault=vault,
             attempts=attempts,
-            assertions=Assertions(
-                replica=replica, used=used, limiter=limiter, refusals=refusals, issuer=issuer, now=now
-            ),
+            assertions=assertions,
             certificates=ClientCertificates(replica=replica, refusals=refusals, now=now),
             usage=usage,
             issuer=issuer,
@@ -206,18 +209,19 @@ async def parts(
         plan = RotationPlan(store=store, vault=vault, idle=idle, now=now)
         watches = Watches(replica, keyring, now, max_streams=settings.max_streams)
         revocations = Revocations(replica, keyring, now, issuer=issuer)
+        token_service = TokenService(
+            tokens,
+            keyring,
+            signing_keys,
+            watches,
+            revocations,
+            metrics,
+            issuer,
+            settings.trusted_proxies,
+            binds=settings.grpc_mtls_address is not None,
+        )
         servicers: dict[str, object] = {
-            "TokenService": TokenService(
-                tokens,
-                keyring,
-                signing_keys,
-                watches,
-                revocations,
-                metrics,
-                issuer,
-                settings.trusted_proxies,
-                binds=settings.grpc_mtls_address is not None,
-            ),
+            "TokenService": token_service,
             "ServiceAccountService": ServiceAccountService(
                 accounts, rotation, imports, scheduled_rotation, plan, audiences, metrics, now
             ),
@@ -226,6 +230,7 @@ async def parts(
         }
         denials = Denials(store, now)
         census = Census(store, now)
+        probe = probing(settings, stack)
         pipeline = Pipeline(
             methods=methods(servicers),
             authenticator=authenticator,
@@ -260,9 +265,21 @@ async def parts(
             notary=notary,
             sinks=sinks,
             census=census,
+            probe=probe,
         )
         metrics.read_from("artstore_ledger_broken", lambda: float(notary.broken))
-        instruments.bind(metrics, pipeline=pipeline, hasher=hasher, replica=replica, watches=watches, census=census)
+        caches = {
+            Cache.ACCOUNTS: replica.lookups,
+            Cache.SECRET_TAGS: authenticator.tags,
+            Cache.VERIFIED_TOKENS: keyring.lookups,
+            Cache.GRANTS: tokens.lookups,
+            Cache.ASSERTION_KEYS: assertions.lookups,
+            Cache.INTROSPECTIONS: token_service.lookups,
+        }
+        limiters = {"account": limiter.decisions, "back_off": failures.decisions}
+        instruments.bind_calls(metrics, pipeline=pipeline, hasher=hasher, caches=caches, limiters=limiters)
+        instruments.bind_knowledge(metrics, replica=replica, watches=watches, keys=signing_keys, census=census)
+        instruments.bind_dependencies(metrics, replica=replica, connections=store.connections, probe=probe)
         yield made
 
 
@@ -271,13 +288,13 @@ def policy_of(settings: Settings) -> KeyPolicy:
     return KeyPolicy(**{each.name: getattr(settings, each.name) for each in fields(KeyPolicy)})
 
 
-def limiting(settings: Settings, stack: AsyncExitStack, logger: Logger) -> Limiter:
+def limiting(settings: Settings, stack: AsyncExitStack, logger: Logger) -> CountedLimiter:
     """What counts the calls of accounts, shared through Redis where there is one."""
     made: Limiter = MemoryLimiter(processes=settings.workers)
     if settings.redis_url:
         made = RedisLimiter(settings.redis_url, fallback=MemoryLimiter(), logger=logger)
     stack.push_async_callback(made.close)
-    return made
+    return CountedLimiter(made)
 
 
 def failing(settings: Settings, stack: AsyncExitStack, logger: Logger) -> Failures:
@@ -287,6 +304,15 @@ def failing(settings: Settings, stack: AsyncExitStack, logger: Logger) -> Failur
         back_off = RedisBackOff(settings.redis_url, fallback=MemoryBackOff(), logger=logger)
     stack.push_async_callback(back_off.close)
     return Failures(back_off, free_of_source=settings.source_failures)
+
+
+def probing(settings: Settings, stack: AsyncExitStack) -> RedisProbe | None:
+    """What finds out whether Redis answers; None where there is none."""
+    if not settings.redis_url:
+        return None
+    made = RedisProbe(settings.redis_url)
+    stack.push_async_callback(made.close)
+    return made
 
 
 def announcing(settings: Settings, stack: AsyncExitStack, logger: Logger) -> RedisAnnouncements | None:

@@ -24,8 +24,9 @@ from artstore_grpc.credentials import Credentials, gathered
 from artstore_grpc.deadlines import DeadlinePassed, within
 from artstore_grpc.denials import Denials
 from artstore_grpc.ephemeral.protocol import Limiter
-from artstore_grpc.policy import POLICY, Authentication, Rule
+from artstore_grpc.policy import ISSUE_TOKEN, POLICY, Authentication, Rule
 from artstore_grpc.replica import Replica
+from artstore_grpc.telemetry.catalogue import ISSUED, ClientAuthentication
 from artstore_grpc.telemetry.lines import end_of, tell
 from artstore_grpc.telemetry.logs import Logger
 from artstore_grpc.telemetry.metrics import Metrics
@@ -146,6 +147,8 @@ class Pipeline:
             raise errors.Unimplemented
         method, rule = self.methods[call.method]
         decoded = parsed(method.request, message) if isinstance(message, bytes) else message
+        if call.method == ISSUE_TOKEN:
+            call.client_authentication = attempted(decoded, call)
         if method.check is not None:
             method.check(decoded)
         if not rule.serves_in_outage:
@@ -186,6 +189,9 @@ class Pipeline:
         code = errors.OUTCOMES[type(error)].grpc if error else "OK"
         known = call.method if call.method in self.methods else "unknown"
         self._metrics.calls.finished(known, call.door, code, seconds)
+        if call.method == ISSUE_TOKEN:
+            outcome = errors.OUTCOMES[type(error)].oauth if error else ISSUED
+            self._metrics.token_requests.add(outcome, call.client_authentication)
         if error is not None and error.denied:
             if not self._vault.locked:  # a start that still waits for its database denies without one
                 error.denial_id = self._vault.denial_id(error.cause)
@@ -203,6 +209,18 @@ def parsed(kind: type[Message], data: bytes) -> Message:
         return kind.FromString(data)
     except DecodeError:
         raise errors.InvalidRequest("The message can't be decoded.", reason="UNDECODABLE_MESSAGE") from None
+
+
+def attempted(message: Any, call: Call) -> ClientAuthentication:
+    """How a client sets out to prove itself, for the metrics; of several ways, which are refused, the first of these.
+    What it proves, or whether it can, is not known yet."""
+    if call.authorization is not None:
+        return ClientAuthentication.BASIC if is_basic(call.authorization) else ClientAuthentication.NONE
+    if message.client_secret:
+        return ClientAuthentication.POST
+    if message.client_assertion:
+        return ClientAuthentication.ASSERTION
+    return ClientAuthentication.CERTIFICATE if call.subjects and message.client_id else ClientAuthentication.NONE
 
 
 def fields_of(message: Any) -> Credentials:

@@ -11,6 +11,7 @@ from enum import Enum, auto
 from artstore_grpc.model import ACCOUNTS_READ, ACCOUNTS_WRITE, AUDIT_READ, KEYS_WRITE
 
 PACKAGE = "artstore.identity.v1"
+ISSUE_TOKEN = f"{PACKAGE}.TokenService/IssueToken"
 
 
 class Authentication(Enum):
@@ -47,7 +48,7 @@ WRITE_KEYS = Rule(Authentication.BEARER, KEYS_WRITE)
 READ_AUDIT = Rule(Authentication.BEARER, AUDIT_READ)
 
 POLICY: dict[str, Rule] = {
-    f"{PACKAGE}.TokenService/IssueToken": ISSUE,
+    ISSUE_TOKEN: ISSUE,
     f"{PACKAGE}.TokenService/IntrospectToken": CLIENT,
     f"{PACKAGE}.TokenService/RevokeToken": CLIENT,
     f"{PACKAGE}.TokenService/GetJsonWebKeySet": PUBLIC,

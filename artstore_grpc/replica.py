@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from artstore_grpc.counters import Lookups
 from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.key_policy import LEEWAY
 from artstore_grpc.lookups import LookUps
@@ -67,6 +68,8 @@ class Replica:
         self.outage_since: float | None = -math.inf  # until `load` has read the store
         self.imported_cost = 0
         """The highest cost of an imported secret's hash; 0: there is none. It comes down at a restart only."""
+        self.lookups = Lookups()
+        """Of accounts in memory."""
         self._store = store
         self._now = now
         self._monotonic = monotonic
@@ -131,9 +134,11 @@ class Replica:
         """An account, if it is in memory. Raises StoreUnavailable once the outage window has ended."""
         account = self._accounts.get(client_id)
         if account is None:
+            self.lookups.misses += 1
             return None
         if not self.serving:
             raise StoreUnavailable("the outage window has ended")
+        self.lookups.hits += 1
         self._accounts.move_to_end(client_id)
         return account
 
@@ -146,6 +151,7 @@ class Replica:
         client_id = self._client_ids.get(id)
         if client_id is not None:
             return await self.account_by_client_id(client_id)
+        self.lookups.misses += 1
         self.require_database()
         return await self._by_id.find(id)
 

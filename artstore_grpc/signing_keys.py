@@ -61,6 +61,19 @@ class SigningKeys:
         """How long the key set that this process publishes now may be kept."""
         return self.policy.max_age(self._replica.staleness_seconds)
 
+    @property
+    def activate_time(self) -> datetime | None:
+        """When the key that signs began to; None without one."""
+        if not self._keyring.signs:
+            return None
+        stored = self._keyring.active.stored
+        return stored.activate_time or stored.create_time
+
+    @property
+    def next_rotation(self) -> datetime | None:
+        """As `KeyPolicy.next_rotation`, of the keys as this process knows them."""
+        return self.policy.next_rotation(self._keyring.stored) if self._keyring.signs else None
+
     async def list(self) -> list[SigningKey]:
         """Every key that is not gone, the oldest first."""
         return await self._store.signing_keys()

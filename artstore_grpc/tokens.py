@@ -18,6 +18,7 @@ from artstore_grpc.audiences import MAX_AUDIENCES, Audiences
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.call import Caller
 from artstore_grpc.changes import voided
+from artstore_grpc.counters import Lookups
 from artstore_grpc.errors import InvalidScope, UnauthorizedClient, UnsupportedGrantType, invalid
 from artstore_grpc.key_policy import OUTAGE_SECONDS
 from artstore_grpc.keys import BadToken, Keyring
@@ -95,6 +96,8 @@ class Tokens:
         self._audiences = audiences
         self._lifetime_seconds = int(lifetime.total_seconds())
         self._now = now
+        self.lookups = Lookups()
+        """Of grants that were made before."""
         self._grants: dict[tuple[str, str, tuple[str, ...]], Grant] = {}
 
     def issue(self, caller: Caller, *, scope: str, audience: tuple[str, ...], certificate: str = "") -> IssuedToken:
@@ -105,7 +108,10 @@ class Tokens:
             raise UnauthorizedClient
         grant = self._grants.get((account.id, scope, audience))
         if grant is None or grant.account is not account:
+            self.lookups.misses += 1
             grant = self._granted(account, scope, audience)
+        else:
+            self.lookups.hits += 1
         issued = int(self._now().timestamp())
         outage = self._replica.outage
         lifetime = min(self._lifetime_seconds, OUTAGE_SECONDS) if outage else self._lifetime_seconds

@@ -7,7 +7,9 @@ too slowly falls behind what is kept, and is told to start over: it costs its pl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -37,10 +39,31 @@ class News:
     changes: list[Change]
 
 
+class Follower:
+    """How far behind one stream is. It knows everything while it waits for news; else all that there was at `as_of`,
+    since what it was given after that may not have been taken yet."""
+
+    __slots__ = ("as_of", "waits")
+
+    def __init__(self, now: float) -> None:
+        self.as_of = now
+        self.waits = False
+
+
 class Watches:
     """The streams of this process; `max_streams` at once."""
 
-    def __init__(self, replica: Replica, keyring: Keyring, now: Callable[[], datetime], *, max_streams: int) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        keyring: Keyring,
+        now: Callable[[], datetime],
+        *,
+        max_streams: int,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._monotonic = monotonic
+        self._followers: set[Follower] = set()
         self._replica = replica
         self._keyring = keyring
         self.trust = replica.trust
@@ -51,6 +74,13 @@ class Watches:
     @property
     def count(self) -> int:
         return self._places.count
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long ago the follower that is furthest behind had been given all there was; 0 while all have it. From
+        any thread."""
+        now = self._monotonic()
+        return max((now - each.as_of for each in self._followers.copy() if not each.waits), default=0.0)
 
     def end(self) -> None:
         """Ends every stream, now and later: clients go on at another server."""
@@ -63,7 +93,7 @@ class Watches:
         """What `caller`, who bears `token`, is told: a snapshot, or what has happened since a row, then every change,
         and News without any once a second while this replica is up to date. Raises OutOfRange, Overloaded, Unavailable,
         and InvalidToken when the token has expired or is refused."""
-        with self._places.held(caller.account.id):
+        with self._places.held(caller.account.id), self._followed() as follower:
             sequence, generation = after_sequence, self.trust.generation
             if after_sequence:
                 await self._require(after_sequence, after_hash)
@@ -72,7 +102,7 @@ class Watches:
                 yield Beginning(generation, sequence)
             beats, keys = self.trust.beats, -1  # a heartbeat is the replica's next one; the key is looked at at once
             while True:
-                moved = self.trust.moved  # before looking, so that nothing is missed
+                moved, looked = self.trust.moved, self._monotonic()  # before looking, so that nothing is missed
                 self._check(caller, generation)
                 if keys != self._keyring.version:
                     keys = self._keyring.version
@@ -81,10 +111,22 @@ class Watches:
                 if changes or beats != self.trust.beats:
                     if not changes:
                         beats = self.trust.beats
-                    sequence = upto[0]
+                    sequence, all_of_it = upto[0], upto == self.trust.head
                     yield News(*upto, changes)
+                    follower.as_of = looked if all_of_it else follower.as_of
                 else:
+                    follower.waits = True
                     await moved.wait()
+                    follower.as_of, follower.waits = self._monotonic(), False
+
+    @contextlib.contextmanager
+    def _followed(self) -> Iterator[Follower]:
+        follower = Follower(self._monotonic())
+        self._followers.add(follower)
+        try:
+            yield follower
+        finally:
+            self._followers.discard(follower)
 
     async def _require(self, sequence: int, hash: bytes) -> None:
         """A follower may come from a replica that has read further: before it is sent away this one reads too."""

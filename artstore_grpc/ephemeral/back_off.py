@@ -73,6 +73,11 @@ class MemoryBackOff:
         self._max_keys = max_keys
         self._standings: OrderedDict[str | int, Standing] = OrderedDict()
 
+    @property
+    def available(self) -> bool:
+        """True: it shares nothing."""
+        return True
+
     def __len__(self) -> int:
         """How many standings are held: at most `max_keys` + `SHARED`."""
         return len(self._standings)

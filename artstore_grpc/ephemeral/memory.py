@@ -85,6 +85,11 @@ class MemoryLimiter:
         # By the second of the last charge, oldest first, so that idle windows are found without a search.
         self._windows: OrderedDict[str | int, _Window] = OrderedDict()
 
+    @property
+    def available(self) -> bool:
+        """True: it shares nothing."""
+        return True
+
     def __len__(self) -> int:
         """How many windows are held: at most `max_keys` + `SHARED_WINDOWS`."""
         return len(self._windows)

@@ -15,6 +15,10 @@ WINDOW_SECONDS = 60
 class Limiter(Protocol):
     """Counts by key. Fails closed: with its backend down it counts in this process, it never opens."""
 
+    @property
+    def available(self) -> bool:
+        """Whether what is counted is shared as far as it should be; False while only this process counts."""
+
     async def charge(self, key: str, limit: int) -> timedelta | None:
         """Counts one request if fewer than `limit` were counted in the window, else counts nothing.
 
@@ -31,6 +35,10 @@ class Limiter(Protocol):
 class BackOff(Protocol):
     """Slows down attempts by key: the first ones in a minute cost nothing, each one beyond has to wait twice as long as
     the one before. Fails closed: with its backend down it counts in this process, it never opens."""
+
+    @property
+    def available(self) -> bool:
+        """As `Limiter.available`."""
 
     async def attempt(self, key: str, free: int) -> timedelta | None:
         """Counts an attempt, unless the key has to wait: then it counts nothing, and returns for how long. `free` is

@@ -18,7 +18,7 @@ from artstore_grpc.forms import BROKEN_ESCAPE
 from artstore_grpc.gateway import dialects, discovery, docs, health, oauth, openapi, rest
 from artstore_grpc.gateway.answers import MALFORMED_PATH, NO_SUCH_ROUTE, Answer, Refusal
 from artstore_grpc.gateway.dialects import Dialect
-from artstore_grpc.gateway.endpoint import OTHER, Endpoint, Handler, Nowhere
+from artstore_grpc.gateway.endpoint import OTHER, Counter, Endpoint, Handler, Nowhere, uncounted
 from artstore_grpc.telemetry.lines import End, tell
 from artstore_grpc.telemetry.logs import Logger, configured
 
@@ -29,6 +29,7 @@ OAUTH_PREFIXES = ("/oauth2/", "/api/v1/auth/")
 
 PROBES = "/health/"
 """Below these probes ask each second."""
+TOKEN_PATHS = frozenset({"/oauth2/token", "/api/v1/auth/token"})
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -43,9 +44,11 @@ def build(
     ready: Ready,
     trusted_proxies: tuple[Network, ...],
     logger: Logger | None = None,
+    token_refused: Counter = uncounted,
 ) -> Gateway:
     """The gateway in front of a backend. `ready` says whether tokens can be had; forwarding headers are believed from
-    `trusted_proxies` only; `logger` gets a line for each request, standard error's by default."""
+    `trusted_proxies` only; `logger` gets a line for each request, standard error's by default; `token_refused`
+    counts those at the token endpoints that no method was reached by."""
     log = logger if logger is not None else configured("info")
     templates = rest.templates()
 
@@ -57,6 +60,7 @@ def build(
             trusted=trusted_proxies,
             logger=log,
             probed=path.startswith(PROBES),
+            count=token_refused if path in TOKEN_PATHS else uncounted,
         )
 
     def nowhere(refusal: Refusal) -> dict[Dialect, Endpoint]:

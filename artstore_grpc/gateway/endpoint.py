@@ -17,6 +17,13 @@ from artstore_grpc.telemetry.lines import CLIENT_GONE, SUCCESS, End, end_of, tel
 from artstore_grpc.telemetry.logs import Logger
 
 Handler = Callable[[Exchange], Awaitable[Answer]]
+Counter = Callable[[str, str], None]
+"""Counts a request that no method was reached by: OAuth's code of the refusal, and the `Authorization` that it had."""
+
+
+def uncounted(outcome: str, authorization: str) -> None:
+    """For endpoints whose requests are nobody's to count."""
+
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
@@ -43,7 +50,9 @@ class Endpoint:
         trusted: tuple[Network, ...],
         logger: Logger,
         probed: bool = False,
+        count: Counter = uncounted,
     ) -> None:
+        self._count = count
         self._handlers = dict(handlers)
         if "GET" in handlers:
             self._handlers["HEAD"] = handlers["GET"]
@@ -108,6 +117,8 @@ class Endpoint:
         return Answer(204, (*NO_STORE, (b"pragma", b"no-cache"), (b"allow", self._allow.encode())), b"")
 
     def _refused(self, exchange: Exchange, refusal: Refusal) -> Answer:
+        if not exchange.call.method:
+            self._count(refusal.oauth, exchange.text(b"authorization"))
         return self._dialect(refusal, b"authorization" in exchange.headers)
 
 

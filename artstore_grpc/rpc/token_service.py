@@ -14,6 +14,7 @@ from artstore_grpc import tokens
 from artstore_grpc.addresses import Network, trusts
 from artstore_grpc.assertions import TAKEN
 from artstore_grpc.call import Call, Caller
+from artstore_grpc.counters import Lookups
 from artstore_grpc.errors import PermissionDenied, invalid
 from artstore_grpc.keys import MAX_VERIFIED, Keyring
 from artstore_grpc.ledger import HASH_BYTES
@@ -60,6 +61,8 @@ class TokenService:
         self._signing_keys = signing_keys
         self._metrics = metrics
         self._issuer = issuer
+        self.lookups = Lookups()
+        """Of introspections that were answered before."""
         self._answers: dict[str, pb.IntrospectTokenResponse] = {}
         """What a live token's introspection answers, by `jti`: it says what the token says, whoever asks."""
 
@@ -87,7 +90,10 @@ class TokenService:
         if claims is None:
             return pb.IntrospectTokenResponse(active=False)
         answer = self._answers.get(claims["jti"])
-        if answer is None:
+        if answer is not None:
+            self.lookups.hits += 1
+        else:
+            self.lookups.misses += 1
             answer = self._answers[claims["jti"]] = active(claims)
             if len(self._answers) > MAX_VERIFIED:
                 del self._answers[next(iter(self._answers))]

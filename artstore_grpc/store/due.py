@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, delete, func, literal, select, update
+from sqlalchemy import Select, and_, bindparam, delete, select, update
 
 from artstore_grpc.model import Account, Look
 from artstore_grpc.store import rows
 from artstore_grpc.store.engine import Database, Transaction
 from artstore_grpc.store.queries import due_page, insert_into, padded
-from artstore_grpc.store.tables import Time, deliveries, secret_uses, secrets
+from artstore_grpc.store.tables import Time, deliveries, secret_uses
 from artstore_grpc.store.tables import accounts as stored
 
 _LATER = (
@@ -80,20 +80,3 @@ async def forget(transaction: Transaction, ids: Sequence[str] | Select[Any]) -> 
     """Deletes what is known of secrets that are about to be deleted."""
     await transaction.execute(delete(secret_uses).where(secret_uses.c.secret_id.in_(ids)))
     await transaction.execute(delete(deliveries).where(deliveries.c.secret_id.in_(ids)))
-
-
-async def warned(database: Database, now: datetime) -> int:
-    """As `Store.secrets_warned`."""
-    (row,) = await database.rows(warned_count(now))
-    return int(row[0])
-
-
-def warned_count(now: datetime) -> Select[Any]:
-    live = and_(secrets.c.warned, secrets.c.replace_time.is_(None), secrets.c.expire_time > literal(now, Time))
-    return select(func.count()).select_from(secrets).where(live)
-
-
-async def pending(database: Database) -> int:
-    """As `Store.deliveries_pending`."""
-    (row,) = await database.rows(select(func.count()).select_from(deliveries))
-    return int(row[0])

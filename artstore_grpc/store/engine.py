@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from artstore_grpc.errors import StoreUnavailable
 from artstore_grpc.store.compatibility import PROGRAM
+from artstore_grpc.store.connections import Connections
 from artstore_grpc.store.faults import translated
 
 SQLITE = "sqlite"
@@ -111,6 +112,7 @@ class Database:
         self._engine = make_engine(
             url, pool_size=pool_size, connect_timeout=connect_timeout, command_timeout=command_timeout
         )
+        self.connections = Connections(self._engine)
         self.dialect = self._engine.dialect.name
         autocommit = {"isolation_level": "AUTOCOMMIT"} if self.dialect == POSTGRESQL else {}
         self._reads = self._engine.execution_options(**autocommit)
@@ -121,7 +123,7 @@ class Database:
     async def rows(self, statement: Executable, parameters: Any = None) -> Sequence[Row[Any]]:
         """A single read of committed data, without a transaction. Raises StoreUnavailable."""
         with translated():
-            async with self._reads.connect() as connection:
+            async with self.connections.taken(self._reads.connect()) as connection:
                 return (await connection.execute(statement, parameters)).all()
 
     async def row(self, statement: Executable) -> Row[Any] | None:
@@ -159,7 +161,7 @@ class Database:
         connection = self._writes.connect()
         try:
             with translated():
-                await self._step(connection.start())
+                await self.connections.waited(self._step(connection.start()))
             yield connection
         except BaseException:
             # The first exception is the one that counts; the pool itself drops a connection that can't roll back.

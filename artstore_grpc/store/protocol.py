@@ -168,8 +168,12 @@ class Store(Protocol):
     async def look_later(self, looks: Sequence[Look]) -> None:
         """Moves when to look at accounts; no ledger row, and nothing where an account has changed since."""
 
-    async def secrets_warned(self, now: datetime) -> int:
-        """How many secrets without a successor were warned of and have not expired by `now`."""
+    async def secrets_expiring(self, now: datetime) -> int:
+        """How many last secrets of accounts, neither deleted nor suspended, expire within 7 days of `now`; under a
+        `self` policy with a schedule, those of them that were warned of."""
+
+    async def secrets_expired(self, now: datetime) -> int:
+        """How many accounts, neither deleted nor suspended, have expired by `now`: `State.EXPIRED`."""
 
     async def deliveries_pending(self) -> int:
         """How many new secrets wait to be delivered."""

@@ -24,7 +24,7 @@ from artstore_grpc.model import (
     WrappedKey,
 )
 from artstore_grpc.records import Checkpoint, LedgerKey, LedgerRow
-from artstore_grpc.store import audit, due, leases, rows, tables, used, wrapped
+from artstore_grpc.store import audit, census, due, leases, rows, tables, used, wrapped
 from artstore_grpc.store.engine import Database
 from artstore_grpc.store.queries import (
     ACCOUNT_BY_CLIENT_ID,
@@ -68,6 +68,7 @@ class SqlStore:
             url, pool_size=pool_size, connect_timeout=connect_timeout, command_timeout=command_timeout
         )
         self.dialect = self._database.dialect
+        self.connections = self._database.connections
 
     @asynccontextmanager
     async def unit(self) -> AsyncIterator[SqlUnit]:
@@ -106,11 +107,14 @@ class SqlStore:
     async def look_later(self, looks: Sequence[Look]) -> None:
         await due.look_later(self._database, looks)
 
-    async def secrets_warned(self, now: datetime) -> int:
-        return await due.warned(self._database, now)
+    async def secrets_expiring(self, now: datetime) -> int:
+        return sum([await self._count(query(now)) for query in census.EXPIRING])
+
+    async def secrets_expired(self, now: datetime) -> int:
+        return await self._count(census.expired(now))
 
     async def deliveries_pending(self) -> int:
-        return await due.pending(self._database)
+        return await self._count(census.PENDING)
 
     async def signing_keys(self) -> list[SigningKey]:
         return [rows.signing_key(row) for row in await self._database.rows(all_signing_keys())]
@@ -212,6 +216,10 @@ class SqlStore:
 
     async def close(self) -> None:
         await self._database.close()
+
+    async def _count(self, query: Select[Any]) -> int:
+        (row,) = await self._database.rows(query)
+        return int(row[0])
 
     async def _account(self, query: Select[Any], key: str) -> Account | None:
         return next(iter(rows.accounts(await self._database.rows(query, {"key": key}))), None)

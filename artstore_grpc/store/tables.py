@@ -128,6 +128,7 @@ accounts = Table(
     Index(None, "create_time", "id"),
     Index(None, "delete_time"),
     Index(None, "due_time", "id"),
+    Index(None, "delete_time", "secret_expire_time"),
 )
 
 secrets = Table(
@@ -148,7 +149,7 @@ secrets = Table(
     # Of those that were imported alone: a start asks whether there are any, however many others there are.
     Index("ix_secrets_imported", "expire_time", postgresql_where=text("imported"), sqlite_where=text("imported = 1")),
 )
-# Few at any time, of however many secrets: what the gauge of those about to expire counts.
+# Few at any time, of however many secrets: those that were warned of.
 Index(
     "ix_secrets_warned",
     secrets.c.expire_time,

@@ -18,7 +18,7 @@ from prometheus_client.utils import floatToGoString
 from artstore_grpc.counters import LATENCY_BUCKETS, Distribution
 from artstore_grpc.errors import CannotBind
 from artstore_grpc.settings import Address
-from artstore_grpc.telemetry.catalogue import BY_NAME, FAMILIES, OTHER, Family, Kind
+from artstore_grpc.telemetry.catalogue import BY_NAME, FAMILIES, OTHER, ClientAuthentication, Family, Kind
 
 Series = Mapping[tuple[str, ...], float]
 """Values by their labels' values, in the order of the catalogue."""
@@ -90,6 +90,11 @@ class Metrics(Collector):
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
+    def token_refused(self, outcome: str, authorization: str) -> None:
+        """Counts a request for a token that HTTP itself refused, before anybody read what is in it."""
+        basic = authorization[:6].lower() == "basic "
+        self.token_requests.add(outcome, ClientAuthentication.BASIC if basic else ClientAuthentication.NONE)
+
     def read_from(self, name: str, read: Numbers) -> None:
         """Binds a counter or a gauge of the catalogue to what reads it, in whichever thread the scrape runs."""
         assert BY_NAME[name].kind is not Kind.HISTOGRAM
@@ -142,7 +147,7 @@ def complete(family: Family, values: Series) -> dict[tuple[str, ...], float]:
     """The values with labels in their sets alone; a counter of few series with all of them."""
     found: dict[tuple[str, ...], float] = {}
     if family.kind is Kind.COUNTER:
-        every = list(product(*family.labels.values()))
+        every = list(product(*([value for value in values if value != OTHER] for values in family.labels.values())))
         found = dict.fromkeys(every, 0) if len(every) <= MOST_AT_ZERO else {}
     for labels, value in values.items():
         told = closed(family, labels)

@@ -1,0 +1,38 @@
+"""Whether Redis answers, asked now and then whether or not anybody has use for it. Only for the metrics: what does
+without Redis, and when, is shared.py's."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+
+from redis.exceptions import RedisError
+
+from artstore_grpc.ephemeral.shared import client_of
+
+INTERVAL = timedelta(seconds=5)
+TIMEOUT = timedelta(seconds=1)
+
+
+class RedisProbe:
+    """Asks over a connection of its own. `up`: whether the last one was answered in time; None until then."""
+
+    def __init__(self, url: str) -> None:
+        self.up: bool | None = None
+        self._client = client_of(url)
+
+    async def run(self) -> None:
+        """Asks once. Takes at most TIMEOUT, and never raises."""
+        try:
+            async with asyncio.timeout(TIMEOUT.total_seconds()):
+                await self._client.ping()
+            self.up = True
+        except (RedisError, OSError):  # the TimeoutError of asyncio is an OSError
+            self.up = False
+            with suppress(RedisError, OSError):
+                await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._client.aclose()
