@@ -9,6 +9,7 @@ from datetime import datetime
 from artstore_grpc.census import Census
 from artstore_grpc.counters import Decisions, Lookups
 from artstore_grpc.ephemeral.probe import RedisProbe
+from artstore_grpc.notary import Notary
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.replica import Replica
 from artstore_grpc.secrets import Hasher
@@ -36,10 +37,13 @@ def bind_calls(
     metrics.read_from("artstore_limiter_decisions_total", lambda: decided(limiters))
 
 
-def bind_knowledge(metrics: Metrics, *, replica: Replica, watches: Watches, keys: SigningKeys, census: Census) -> None:
+def bind_knowledge(
+    metrics: Metrics, *, replica: Replica, notary: Notary, watches: Watches, keys: SigningKeys, census: Census
+) -> None:
     """What this process knows of the installation, and how well."""
     metrics.read_from("artstore_ledger_sequence", lambda: replica.sequence)
     metrics.read_from("artstore_ledger_lag_seconds", lambda: finite(replica.staleness_seconds))
+    metrics.read_from("artstore_ledger_broken", lambda: float(notary.broken))
     metrics.read_from("artstore_degraded", lambda: float(replica.outage))
     metrics.read_from("artstore_feed_subscribers", lambda: watches.count)
     metrics.read_from("artstore_feed_lag_seconds", lambda: watches.lag_seconds)

@@ -267,7 +267,6 @@ async def parts(
             census=census,
             probe=probe,
         )
-        metrics.read_from("artstore_ledger_broken", lambda: float(notary.broken))
         caches = {
             Cache.ACCOUNTS: replica.lookups,
             Cache.SECRET_TAGS: authenticator.tags,
@@ -278,7 +277,9 @@ async def parts(
         }
         limiters = {"account": limiter.decisions, "back_off": failures.decisions}
         instruments.bind_calls(metrics, pipeline=pipeline, hasher=hasher, caches=caches, limiters=limiters)
-        instruments.bind_knowledge(metrics, replica=replica, watches=watches, keys=signing_keys, census=census)
+        instruments.bind_knowledge(
+            metrics, replica=replica, notary=notary, watches=watches, keys=signing_keys, census=census
+        )
         instruments.bind_dependencies(metrics, replica=replica, connections=store.connections, probe=probe)
         yield made
 
