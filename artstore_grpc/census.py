@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from artstore_grpc.store.protocol import Store
 
 INTERVAL = timedelta(seconds=30)
+LOOK = timedelta(hours=1)
+"""How long nobody may look at an account to which something is due that can't be done: scheduled_rotation.RETRY."""
 
 
 class Census:
@@ -27,6 +29,6 @@ class Census:
     async def run(self) -> None:
         """Counts. Raises StoreUnavailable, and then tells what it counted last."""
         now = self._now()
-        self.secrets_expiring = await self._store.secrets_expiring(now)
-        self.secrets_expired = await self._store.secrets_expired(now)
+        self.secrets_expiring = await self._store.secrets_expiring(now, now + LOOK)
+        self.secrets_expired = await self._store.secrets_expired(now, now + LOOK)
         self.deliveries_pending = await self._store.deliveries_pending()

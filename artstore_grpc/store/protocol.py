@@ -168,12 +168,13 @@ class Store(Protocol):
     async def look_later(self, looks: Sequence[Look]) -> None:
         """Moves when to look at accounts; no ledger row, and nothing where an account has changed since."""
 
-    async def secrets_expiring(self, now: datetime) -> int:
+    async def secrets_expiring(self, now: datetime, by: datetime) -> int:
         """How many last secrets of accounts, neither deleted nor suspended, expire within 7 days of `now`; under a
-        `self` policy with a schedule, those of them that were warned of."""
+        `self` policy with a schedule, those of them that were warned of. `by`: when every account is looked at to which
+        anything is due now."""
 
-    async def secrets_expired(self, now: datetime) -> int:
-        """How many accounts, neither deleted nor suspended, have expired by `now`: `State.EXPIRED`."""
+    async def secrets_expired(self, now: datetime, by: datetime) -> int:
+        """How many accounts, neither deleted nor suspended, have expired by `now`: `State.EXPIRED`. `by` as above."""
 
     async def deliveries_pending(self) -> int:
         """How many new secrets wait to be delivered."""

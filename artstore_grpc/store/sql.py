@@ -107,11 +107,13 @@ class SqlStore:
     async def look_later(self, looks: Sequence[Look]) -> None:
         await due.look_later(self._database, looks)
 
-    async def secrets_expiring(self, now: datetime) -> int:
-        return sum([await self._count(query(now)) for query in census.EXPIRING])
+    async def secrets_expiring(self, now: datetime, by: datetime) -> int:
+        warned = await self._count(census.expiring_warned(now))
+        return warned + await self._count(census.expiring_unwarned(now, by))
 
-    async def secrets_expired(self, now: datetime) -> int:
-        return await self._count(census.expired(now))
+    async def secrets_expired(self, now: datetime, by: datetime) -> int:
+        warned = await self._count(census.expired_warned(now))
+        return warned + await self._count(census.expired_unwarned(now, by))
 
     async def deliveries_pending(self) -> int:
         return await self._count(census.PENDING)

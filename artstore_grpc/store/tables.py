@@ -128,7 +128,6 @@ accounts = Table(
     Index(None, "create_time", "id"),
     Index(None, "delete_time"),
     Index(None, "due_time", "id"),
-    Index(None, "delete_time", "secret_expire_time"),
 )
 
 secrets = Table(

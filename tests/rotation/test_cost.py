@@ -34,14 +34,14 @@ async def test_what_is_due_is_read_by_an_index(store: SqlStore) -> None:
 
 
 async def test_the_census_reads_indexes(store: SqlStore) -> None:
-    """What the gauges count is found by when it ends, by the mark of a warning, or among the few that wait to be
-    delivered: never by reading all accounts, or all secrets."""
+    """What the gauges count is found by the mark of a warning, or among the accounts that it is time to look at: never
+    by reading all accounts, or all secrets."""
     await filled(store)
     for query, index in (
-        (census.expiring(NOW), "ix_accounts_delete_time_secret_expire_time"),
-        (census.expired(NOW), "ix_accounts_delete_time_secret_expire_time"),
-        (census.expiring_late(NOW), "ix_secrets_warned"),
-        (census.expiring_undelivered(NOW), "ix_secrets_account_id"),
+        (census.expiring_warned(NOW), "ix_secrets_warned"),
+        (census.expired_warned(NOW), "ix_secrets_warned"),
+        (census.expiring_unwarned(NOW, NOW), "ix_accounts_due_time_id"),
+        (census.expired_unwarned(NOW, NOW), "ix_accounts_due_time_id"),
     ):
         found = await plan_of(store, query)
         assert index in found, found
