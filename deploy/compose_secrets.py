@@ -22,6 +22,7 @@ def contents() -> dict[str, str]:
         "database_url": f"postgresql://artstore_run:{run}@postgres:5432/artstore",
         "redis_conf": f'requirepass {redis}\nsave ""\nmaxmemory-policy noeviction',
         "redis_url": f"redis://:{redis}@redis:6379/0",
+        "grafana_password": secrets.token_urlsafe(32),
         "key_encryption_key": base64.b64encode(secrets.token_bytes(32)).decode(),
     }
 

@@ -91,7 +91,7 @@ def test_the_image_is_nobody() -> None:
     assert all(int(port) >= 1024 for line in re.findall(r"^EXPOSE (.*)$", image, re.MULTILINE) for port in line.split())
 
 
-@pytest.mark.parametrize("name", ["identity", "migrate"])
+@pytest.mark.parametrize("name", ["identity", "identity-2", "migrate"])
 def test_compose_gives_no_power(name: str) -> None:
     """A read-only root, no capabilities, no new privileges; what may be written is a tmpfs."""
     service: dict[str, Any] = compose()["services"][name]

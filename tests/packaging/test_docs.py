@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -27,13 +28,14 @@ DOCUMENTS = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "clients/README.md", "clients/python/README.md"),
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 )
-DEPLOYMENT = ("Dockerfile", "docker-compose.yml", ".dockerignore", "Makefile", ".ci/run")
+DEPLOYMENT = ("Dockerfile", "docker-compose.yml", "docker-compose.dev.yml", ".dockerignore", "Makefile", ".ci/run")
 FOR_TESTS = {"ARTSTORE_TEST_POSTGRES_URL", "ARTSTORE_TEST_REDIS_URL"}
 MADE_LATER = {
     "build/bench",
     "build/sbom.json",
     "build/site-html",
     "secrets",
+    "secrets/grafana_password",
     "var",
     "var/administrator.env",
     "build/googleapis",
@@ -72,7 +74,7 @@ def test_every_path_exists(name: str) -> None:
     shown = text(name)
     quoted = re.findall(r"`((?:[\w.-]+/)+[\w.*-]*|[\w-]+\.(?:toml|md|yml|py))`", shown)
     for path in quoted:
-        if path.rstrip("/") in MADE_LATER or path.startswith((".venv/", "var/tutorial/")):
+        if path.rstrip("/") in MADE_LATER or path.startswith((".venv/", "authorization:")):
             continue
         if NAMED_TEST.fullmatch(f"`{path}`"):
             continue
@@ -137,11 +139,15 @@ def test_the_error_table_is_that_of_the_code() -> None:
         assert oauth in ("", f"`{outcome.oauth}`")
 
 
-def compose() -> dict[str, Any]:
-    """docker-compose.yml as Compose itself reads it; no engine is needed."""
+def compose(name: str = "docker-compose.yml", **variables: str) -> dict[str, Any]:
+    """A compose file as Compose itself reads it; no engine is needed."""
     docker_compose = Path(sys.executable).parent / "docker-compose"
     shown = subprocess.run(
-        [docker_compose, "--file", ROOT / "docker-compose.yml", "config"], capture_output=True, text=True, check=False
+        [docker_compose, "--file", ROOT / name, "config"],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert not shown.returncode, shown.stderr
     read: dict[str, Any] = yaml.safe_load(shown.stdout)
@@ -198,11 +204,13 @@ def test_secrets_are_settings_that_the_service_takes(tmp_path: Path) -> None:
 
 
 def test_compose_waits_longer_than_the_service_drains() -> None:
-    assert compose()["services"]["identity"]["stop_grace_period"] == "30s"
+    identity = compose()["services"]["identity"]
+    assert identity["stop_grace_period"] == "30s"
+    assert float(identity["environment"]["ARTSTORE_DRAIN_DELAY"]) <= 5
     assert "| `ARTSTORE_DRAIN_GRACE` | `20` |" in markdown()
 
 
-@pytest.mark.parametrize("name", ["Dockerfile", "docker-compose.yml"])
+@pytest.mark.parametrize("name", ["Dockerfile", "docker-compose.yml", "docker-compose.dev.yml"])
 def test_health_is_asked_by_a_command_that_exists(name: str) -> None:
     """And without options that it doesn't have."""
     if name == "Dockerfile":
@@ -210,7 +218,7 @@ def test_health_is_asked_by_a_command_that_exists(name: str) -> None:
         assert found
         words = [word.strip(' "') for word in found[1].split(",")]
     else:
-        words = compose()["services"]["identity"]["healthcheck"]["test"][1:]
+        words = compose(name)["services"]["identity"]["healthcheck"]["test"][1:]
     assert words == ["artstore-grpc", "health"]
     assert not [each for each in commands(main)["health"].params if each.required]
 

@@ -71,7 +71,7 @@ def test_the_client_wheel_is_complete(wheels: dict[str, Path]) -> None:
 def test_the_versions_agree(wheels: dict[str, Path]) -> None:
     """One number for server, client, image, compose file and changelog."""
     assert {metadata(wheel)["Version"] for wheel in wheels.values()} == {VERSION}
-    assert f'image.version="{VERSION}"' in (ROOT / "Dockerfile").read_text()
+    assert f"\nARG VERSION={VERSION}\n" in (ROOT / "Dockerfile").read_text()
     assert f"image: artstore-grpc:{VERSION}" in (ROOT / "docker-compose.yml").read_text()
     assert f"## [{VERSION}]" in (ROOT / "CHANGELOG.md").read_text()
     assert f"artstore-identity=={VERSION}" in metadata(wheels["artstore_grpc"]).get_all("Requires-Dist", [])
