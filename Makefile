@@ -14,11 +14,13 @@ LOCK := build/lock/bin/uv pip compile --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-emit-find-links --no-header --quiet
 # --quiet would keep warnings from being counted, and so --strict from refusing them.
 SITE := NO_MKDOCS_2_WARNING=1 build/site/bin/mkdocs build
+IMAGE_BUILD ?= docker build
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 DESCRIPTORS := clients/python/artstore/identity/v1/descriptors.binpb
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-trust lint docs site audit sbom proto proto-release lock secrets clean
+.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-trust lint docs site audit sbom proto proto-release lock secrets image image-local image-wheels clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,7 +30,7 @@ setup: .venv/.dev build/googleapis/.copied ## install server and client, editabl
 run: .venv/.run ## start the service on the embedded default: data in ./var, nothing else needed
 	$(BIN)/artstore-grpc serve
 
-test: setup ## run every test, those against a real PostgreSQL and a real Redis included
+test: setup build/charts/.installed ## run every test, those against a real PostgreSQL and a real Redis included
 	$(PYTEST) -m "not fuzz and not drill" $(ARGS)
 
 interop: setup ## run clients in JavaScript, Go and TypeScript against the service; needs node, npm and go
@@ -55,7 +57,7 @@ bench-growth: .venv/.bench ## measure a token's cost against accounts, ledger ro
 bench-trust: setup ## measure how soon what one process does is known to all, and to verifiers; about 6 minutes
 	$(BIN)/python -m benchmarks.trust
 
-lint: setup build/site/.installed build/prometheus/.checked ## check style, types, protos, Dockerfile and docker-compose.yml; build the documentation
+lint: setup build/site/.installed build/prometheus/.checked build/charts/.installed ## check style, types, protos, image, compose files and chart; build the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -64,6 +66,9 @@ lint: setup build/site/.installed build/prometheus/.checked ## check style, type
 	$(BIN)/buf breaking protos --against protos/released.binpb
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/docker-compose --file docker-compose.yml config --quiet
+	IDENTITY_NETWORK=others IDENTITY_NETWORK_EXTERNAL=true $(BIN)/docker-compose --file docker-compose.yml config --quiet
+	$(BIN)/docker-compose --file docker-compose.dev.yml config --quiet
+	build/charts/bin/python deploy/helm/check.py
 	$(SITE)
 	$(BIN)/python docs/check_site.py
 
@@ -93,6 +98,17 @@ lock: build/lock/.installed ## pin requirements/*.txt anew: what is pinned stays
 
 secrets: ## make the random secrets that docker-compose.yml reads, in ./secrets
 	@$(PYTHON) deploy/compose_secrets.py
+
+image: ## build the image with Docker; IMAGE_BUILD="podman build" or "buildah build" for others
+	$(IMAGE_BUILD) --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
+		--build-arg SOURCE="$$(git remote get-url origin 2>/dev/null)" --tag artstore-grpc:$(VERSION) .
+
+image-local: ## build the image by Buildah on a base made from Debian's packages, run it, measure it; needs root
+	deploy/image/build_locally.sh
+	deploy/image/check.sh build/image artstore-grpc:$(VERSION)
+
+image-wheels: setup ## ask PyPI whether every pin of the image is a wheel on both architectures
+	deploy/image/wheels.sh $(BIN)/python build/wheels
 
 clean: ## remove what make has made; your data in ./var and ./secrets stays
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
