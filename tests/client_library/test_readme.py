@@ -1,4 +1,4 @@
-"""clients/python/README.md: its service that verifies and its caller without asyncio run as they stand there."""
+"""clients/python/README.md: its programs run as they stand there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RUNNING = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
 def folder(tmp_path: Path) -> Path:
     """The README's files, each named by its first line."""
     found = dict(re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL))
-    for name in ("files.py", "thumbnails.py"):
+    for name in ("files.py", "thumbnails.py", "whoami.py"):
         (tmp_path / name).write_text(found[name])
     return tmp_path
 
@@ -58,3 +58,13 @@ def test_a_service_and_its_caller(folder: Path, service: Installation) -> None:
         refused = httpx.get(f"{url}/files/a.png", trust_env=False)
         assert (refused.status_code, refused.headers["www-authenticate"].split(" ")[0]) == (401, "Bearer")
         assert httpx.get(f"{url}/docs", trust_env=False).status_code == 401
+
+
+def test_a_client_that_looks_in_redis(folder: Path, redis_url: str) -> None:
+    """The caller finds the service by its registration, and is told its own name."""
+    with Installation(folder / "service", redis_url=redis_url) as service:
+        me = service.account("readonly", served_audiences=["artstore"])
+        places = {"REPLICAS": redis_url, "CREDENTIALS": str(credentials_file(folder / "me.json", service, me))}
+        command = [sys.executable, "-W", "error", "whoami.py"]
+        ran = subprocess.run(command, cwd=folder, env=os.environ | places, capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == me.message.name, ran.stderr

@@ -140,6 +140,6 @@ def test_a_timeout_is_positive() -> None:
 
 
 def test_every_code_but_defects_has_a_class() -> None:
-    """What is left to the plain IdentityError are defects and what clients do themselves."""
+    """What is left to the plain IdentityError are defects."""
     left = set(grpc.StatusCode) - set(errors.BY_CODE)
-    assert left == {Code.OK, Code.CANCELLED, Code.UNKNOWN, Code.INTERNAL, Code.DATA_LOSS}
+    assert left == {Code.OK, Code.UNKNOWN, Code.INTERNAL, Code.DATA_LOSS}

@@ -24,7 +24,7 @@ from artstore.identity.discovered_channel import DiscoveredChannel
 from artstore.identity.discovery import Discovery
 from artstore.identity.errors import IdentityError, from_rpc_error
 from artstore.identity.load_balancing import LoadBalancing
-from artstore.identity.retries import Budget, RetryPolicy, may_be_repeated, retry_after
+from artstore.identity.retries import UNANSWERED, Budget, RetryPolicy, may_be_repeated, retry_after
 
 Answer = TypeVar("Answer")
 Metadata = tuple[tuple[str, str], ...]
@@ -156,11 +156,13 @@ class Connection:
                 self._budget.succeeded()
                 return answer
             await asyncio.sleep(wait)
+            if self._opened is None:  # closed meanwhile
+                raise failure
             self._renew_assertion(request)
 
     def _wait(self, request: Any, failure: IdentityError, trailing: Any, attempts: int) -> float | None:
         """Seconds until the next attempt; None where there is none."""
-        if failure.code is not grpc.StatusCode.UNAVAILABLE:
+        if failure.code not in UNANSWERED:
             return None
         self._budget.failed()
         told = retry_after(failure, trailing)

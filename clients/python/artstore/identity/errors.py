@@ -152,6 +152,7 @@ BY_CODE: dict[grpc.StatusCode, type[IdentityError]] = {
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.RESOURCE_EXHAUSTED: RateLimited,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.CANCELLED: Unavailable,  # by a server that shuts down; a caller that gives up gets no error
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
 }
@@ -187,7 +188,7 @@ def _read(status: Status, code: grpc.StatusCode, details: str = "") -> IdentityE
             if detail.Is(target.DESCRIPTOR):
                 detail.Unpack(target)
     if info.domain != DOMAIN:
-        info = ErrorInfo(reason=UNREACHABLE if code is grpc.StatusCode.UNAVAILABLE else code.name)
+        info = ErrorInfo(reason=UNREACHABLE if BY_CODE.get(code) is Unavailable else code.name)
     kind = BY_REASON.get(info.metadata.get("kind", ""), BY_CODE.get(code, IdentityError))
     return BY_REASON.get(info.reason, kind)(
         code,

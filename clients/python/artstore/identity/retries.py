@@ -22,9 +22,13 @@ from artstore.identity.v1 import token_service_pb2 as tokens_pb
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 """gRFC A6: for how long a server wants not to be asked again; negative, or no number: not at all."""
 
-BUDGET, BUDGET_OF_A_SUCCESS = 100.0, 0.1
-"""gRFC A6's `maxTokens` and `tokenRatio`. A client whose calls all fail makes 50 retries, and then none: an outage is
-not made worse by everybody asking five times. Each ten that succeed are good for one retry more."""
+BUDGET, SUCCESSES_OF_A_RETRY = 100, 10
+"""gRFC A6's `maxTokens`, and its `tokenRatio` the other way round. A client whose calls all fail makes 50 retries, and
+then none: an outage is not made worse by everybody asking five times. Ten calls that succeed are good for a retry."""
+
+UNANSWERED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+"""Nobody answered. gRPC's core gives CANCELLED, once it shuts down, to calls that have come and were not begun with;
+that its caller gave a call up is no error of gRPC's here, but asyncio's."""
 
 REPEATABLE: frozenset[type] = frozenset(
     {
@@ -53,11 +57,11 @@ BY_REQUEST_ID: frozenset[type] = frozenset({accounts_pb.CreateServiceAccountRequ
 class RetryPolicy:
     """How a client goes on where nobody answered: the call is made again, by another replica where there is one.
 
-    Only on UNAVAILABLE, and only what may be done twice: every method that reads, `issue_token`, `introspect`,
-    `revoke`, `import_service_accounts`; `create_service_account` and `rotate_secret` with a `request_id`. All within
-    the call's `timeout`; with the defaults four retries, after waits of 0.1, 0.2, 0.4 and 0.8 s, of each of which a
-    random part of up to a half is taken off: 0.75 to 1.5 s in all. Where the service says when to come back
-    (RetryInfo), the wait is no shorter.
+    Only on UNAVAILABLE, and on CANCELLED where the server says it; and only what may be done twice: every method that
+    reads, `issue_token`, `introspect`, `revoke`, `import_service_accounts`; `create_service_account` and
+    `rotate_secret` with a `request_id`. All within the call's `timeout`; with the defaults four retries, after waits
+    of 0.1, 0.2, 0.4 and 0.8 s, of each of which a random part of up to a half is taken off: 0.75 to 1.5 s in all.
+    Where the service says when to come back (RetryInfo), the wait is no shorter.
     """
 
     max_attempts: int = 5
@@ -85,18 +89,18 @@ class Budget:
     """How many retries one client has left, over all its calls."""
 
     def __init__(self) -> None:
-        self._left = BUDGET
+        self._left = BUDGET * SUCCESSES_OF_A_RETRY
 
     def succeeded(self) -> None:
-        self._left = min(self._left + BUDGET_OF_A_SUCCESS, BUDGET)
+        self._left = min(self._left + 1, BUDGET * SUCCESSES_OF_A_RETRY)
 
     def failed(self) -> None:
         """A call was not answered."""
-        self._left = max(self._left - 1, 0.0)
+        self._left = max(self._left - SUCCESSES_OF_A_RETRY, 0)
 
     @property
     def spent(self) -> bool:
-        return self._left <= BUDGET / 2
+        return self._left <= BUDGET * SUCCESSES_OF_A_RETRY // 2
 
 
 def may_be_repeated(request: Any) -> bool:
@@ -107,7 +111,7 @@ def may_be_repeated(request: Any) -> bool:
 
 def retry_after(error: IdentityError, trailing: Iterable[tuple[str, str | bytes]]) -> float | None:
     """For how many seconds the next attempt must wait at least; None where there must be none."""
-    if error.code is not grpc.StatusCode.UNAVAILABLE:
+    if error.code not in UNANSWERED:
         return None
     told = error.retry_after.total_seconds() if error.retry_after else 0.0
     for key, value in trailing:
