@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from artstore_grpc import certificates, installation, jobs, root_key
 from artstore_grpc.census import INTERVAL as CENSUS_INTERVAL
@@ -38,12 +38,17 @@ from artstore_grpc.telemetry.metrics import Metrics
 from artstore_grpc.usage import FLUSH_INTERVAL
 from artstore_grpc.vault import WrongKey
 
+if TYPE_CHECKING:
+    from artstore_grpc.telemetry.traces import Traces
+
 __all__ = ["Administrator", "AlreadyBootstrapped", "Share", "Started", "bootstrap", "serve"]
 
 T = TypeVar("T")
 
 LISTEN_RETRY = timedelta(seconds=1)
 """How soon a broken LISTEN is tried again; the poll goes on meanwhile."""
+SERVICE = "artstore-grpc"
+"""What the service is called in traces."""
 LOAD_RETRY = timedelta(milliseconds=250)
 """How often a start with the database down tries again."""
 
@@ -114,13 +119,14 @@ async def serve(
     files = certificates.of_settings(settings, now, log)
     encryption = await installation.prepare(settings)
     async with AsyncExitStack() as stack:
+        traces = tracing(settings, SERVICE, log, stack)
         await follow_log_settings(settings, log, stack)
         early = share is None or share.alone
         gateway = listener(settings) if early else None
         issuer = issuer_of(settings, address_of(gateway) or settings.gateway_address)
         metrics = share.metrics if share else None
         made = await stack.enter_async_context(
-            parts(settings, encryption, issuer, log, now, sinks=sinks, metrics=metrics)
+            parts(settings, encryption, issuer, log, now, sinks=sinks, metrics=metrics, traces=traces)
         )
         await made.health.follow(serving=False, database=False)
         if share is not None:
@@ -149,6 +155,7 @@ async def serve(
             logger=log,
             stack=stack,
             certificates=files,
+            traces=traces,
         )
         at = doors.addresses
         health = made.health
@@ -167,6 +174,8 @@ async def serve(
                 await stopping.wait()
         finally:
             log.info("draining")
+            if traces is not None:
+                traces.draining(settings.drain_delay + settings.drain_grace)
             await present.end()  # first, so that no client that looks now comes here
             await doors.drain(share.within if share else None)
             log.info("stopped")
@@ -294,6 +303,23 @@ async def background(
     for task in [asyncio.create_task(each) for each in work]:
         stack.push_async_callback(ended, task)
     await made.health.follow(serving=True, database=True)
+
+
+def tracing(settings: Settings, service: str, logger: Logger, stack: AsyncExitStack) -> Traces | None:
+    """What records calls, where the settings have them traced; the last spans are sent when the stack ends."""
+    if not settings.traces_endpoint:
+        return None
+    from artstore_grpc.telemetry.traces import Traces  # imports OpenTelemetry, which takes memory and time
+
+    traces = Traces(
+        settings.traces_endpoint,
+        ratio=settings.traces_sample,
+        service=service,
+        environment=settings.environment.value,
+        logger=logger,
+    )
+    stack.push_async_callback(traces.close)
+    return traces
 
 
 async def follow_log_settings(settings: Settings, logger: Logger, stack: AsyncExitStack) -> None:

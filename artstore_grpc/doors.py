@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from artstore_grpc.certificates import Certificates
 from artstore_grpc.gateway.app import build
@@ -19,6 +20,9 @@ from artstore_grpc.settings import Address, Settings
 from artstore_grpc.telemetry.logs import Logger
 from artstore_grpc.telemetry.metrics import Metrics, serve_metrics
 from artstore_grpc.watches import Watches
+
+if TYPE_CHECKING:  # OpenTelemetry is imported only where traces are on
+    from artstore_grpc.telemetry.traces import Traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Doors:
         logger: Logger,
         stack: AsyncExitStack,
         certificates: Certificates | None,
+        traces: Traces | None = None,
     ) -> None:
         self._health = health
         self._logger = logger
@@ -68,6 +73,7 @@ class Doors:
                 trusted_proxies=settings.trusted_proxies,
                 logger=logger,
                 token_refused=metrics.token_refused,
+                traces=traces,
             )
             self._gateway = GatewayServer(
                 app,

@@ -30,6 +30,7 @@ from artstore_grpc.key_material import Algorithms, LoadedKey, encoded, generate,
 from artstore_grpc.key_policy import LEEWAY_SECONDS
 from artstore_grpc.model import KeyState, SigningKey
 from artstore_grpc.records import SYSTEM, Event, EventKind
+from artstore_grpc.spans import span
 from artstore_grpc.store.protocol import Store
 from artstore_grpc.vault import Vault, WrongKey
 
@@ -152,7 +153,9 @@ class Keyring:
         """A compact JWS of claims in JSON by the active key (RFC 7515 §7.1). Costs little more than its signature."""
         loaded = self.active
         signing_input = loaded.protected + encoded(claims)
-        return (signing_input + b"." + encoded(loaded.sign(signing_input))).decode()
+        with span("sign"):
+            signature = loaded.sign(signing_input)
+        return (signing_input + b"." + encoded(signature)).decode()
 
     def verify(self, token: str) -> dict[str, Any]:
         """The claims of a live access token of this issuer, whatever its audience; not to be changed. Raises BadToken.

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
 
 from artstore_grpc import instruments
 from artstore_grpc.accounts import Accounts
@@ -63,9 +65,13 @@ from artstore_grpc.telemetry.catalogue import Cache
 from artstore_grpc.telemetry.logs import Logger
 from artstore_grpc.telemetry.metrics import Metrics
 from artstore_grpc.tokens import Tokens
+from artstore_grpc.traced import TracedPipeline
 from artstore_grpc.usage import Usage
 from artstore_grpc.vault import Vault
 from artstore_grpc.watches import Watches
+
+if TYPE_CHECKING:  # OpenTelemetry is imported only where traces are on
+    from artstore_grpc.telemetry.traces import Traces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +117,11 @@ async def parts(
     monotonic: Callable[[], float] = time.monotonic,
     sinks: Sinks | None = None,
     metrics: Metrics | None = None,
+    traces: Traces | None = None,
 ) -> AsyncIterator[Parts]:
     """Builds the parts and closes them; nothing is read from the store yet. `sinks` are those that the settings name,
-    unless they are given; `metrics` may be given by who reads them."""
+    unless they are given; `metrics` may be given by who reads them, and `traces` is what records calls, if
+    anything does."""
     async with AsyncExitStack() as stack:
         store = SqlStore(settings.store_url, pool_size=settings.database_pool_size)
         stack.push_async_callback(store.close)
@@ -231,7 +239,8 @@ async def parts(
         denials = Denials(store, now)
         census = Census(store, now)
         probe = probing(settings, stack)
-        pipeline = Pipeline(
+        pipeline_of: Callable[..., Pipeline] = partial(TracedPipeline, traces) if traces else Pipeline
+        pipeline = pipeline_of(
             methods=methods(servicers),
             authenticator=authenticator,
             limiter=limiter,

@@ -19,12 +19,14 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
 import bcrypt
 
+from artstore_grpc import spans
 from artstore_grpc.counters import HASH_BUCKETS, Distribution
 from artstore_grpc.errors import Overloaded
 
@@ -184,7 +186,14 @@ class Hasher:
         if free_form:
             self._free_form[free_form] += 1
         taken: list[float] = []  # of a hash that was cancelled before it began nothing
-        future = self._executor.submit(timed, work, taken)
+        taken_up = spans.queued("bcrypt wait")
+
+        def hashed() -> T:
+            taken_up()
+            with spans.span("bcrypt hash"):
+                return timed(work, taken)
+
+        future = self._executor.submit(copy_context().run, hashed)  # a thread doesn't know what is recorded
         future.add_done_callback(lambda _: self._finish(loop, free_form, taken))
         return await asyncio.wrap_future(future)
 

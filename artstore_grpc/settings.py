@@ -131,6 +131,14 @@ class Settings:
     """JSON that changes these two while the service runs, `{"level": "debug", "sample": 10}`; read again when it
     changes. `off`: nothing does."""
 
+    traces_endpoint: str = ""
+    """Where an OpenTelemetry collector takes OTLP over gRPC, `http://host:4317` (plain text) or `https://host:4317`.
+    Empty: nothing is traced."""
+
+    traces_sample: float = 0.01
+    """Of calls whose caller sent no trace context (`traceparent`) the share that is traced (0 to 1). Those whose caller
+    did are traced where that says so, up to 100 a second."""
+
     trusted_proxies: tuple[Network, ...] = ()
     """Networks, comma-separated, whose `x-forwarded-for` and `forwarded` are believed. Name the gateway's when it runs
     alone. Empty: nobody's."""
@@ -290,6 +298,7 @@ BOUNDS: tuple[tuple[str, int, int], ...] = (
     ("workers", 1, 256),
     ("max_connection_age", 0, 604_800),
     ("log_sample", 1, 1_000_000),
+    ("traces_sample", 0, 1),
     ("drain_delay", 0, 300),
     ("drain_grace", 0, 300),
     ("token_lifetime", 60, 86_400),

@@ -15,7 +15,7 @@ SERVER = ROOT / "artstore_grpc"
 CLIENT = ROOT / "clients/python/artstore"
 
 LAYERS = (
-    "errors files model addresses forms deadlines counters",
+    "errors files model addresses forms deadlines counters spans",
     "records",
     "settings call policy",
     "audiences credentials descriptions listeners ledger lookups places secrets subjects vault",
@@ -33,7 +33,7 @@ LAYERS = (
     "accounts rotation_steps",
     "scheduled_rotation rotation_plan",
     "installation pipeline imports",
-    "watches",
+    "watches traced",
     "instruments rpc",
     "gateway",
     "parts",
@@ -59,9 +59,10 @@ HOMES = {
     "grpc": {"rpc", "gateway", "cli", "kms"},
     "grpc_health": {"rpc", "gateway", "cli"},
     "grpc_reflection": {"rpc"},
-    "google": {"call", "kms", "pipeline", "rpc", "gateway", "cli"},
+    "google": {"call", "kms", "pipeline", "traced", "rpc", "gateway", "cli"},
     "artstore": {"rpc", "gateway", "cli"},
     "prometheus_client": {"telemetry", "workers", "cli"},
+    "opentelemetry": {"telemetry"},
     "http": {"gateway"},
     "httpx": {"sinks"},
 }

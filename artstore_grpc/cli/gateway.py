@@ -31,8 +31,8 @@ def gateway(
     """Run the REST gateway alone, until SIGTERM or SIGINT; the service must trust it (ARTSTORE_TRUSTED_PROXIES).
 
     Of the settings it reads ARTSTORE_GATEWAY_ADDRESS, _TRUSTED_PROXIES, _MAX_CONNECTIONS, _DRAIN_DELAY and
-    _DRAIN_GRACE, those of the log, and those of TLS, which are for its own door; how it calls the service is said by
-    the options.
+    _DRAIN_GRACE, those of log and traces, and those of TLS, which are for its own door; how it calls the service is
+    said by the options.
     """
     secured = channel_credentials(ca_file, client_certificate, client_certificate_key)
     settings = settings_with_warnings(insecure_public=insecure_public)
@@ -44,7 +44,7 @@ async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCr
     """Serves until a signal, then drains: unready first, and closed after the drain delay."""
     # Imported late: the commands that are clients start without the server's libraries.
     from artstore_grpc import certificates
-    from artstore_grpc.app import follow_log_settings, stop_on_signals
+    from artstore_grpc.app import SERVICE, follow_log_settings, stop_on_signals, tracing
     from artstore_grpc.gateway.app import build
     from artstore_grpc.gateway.channel import ChannelBackend
     from artstore_grpc.gateway.server import GatewayServer
@@ -60,6 +60,7 @@ async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCr
     files = certificates.of_settings(settings, utc_now, logger)
     stopping, listener = stop_on_signals(), bind(settings.gateway_address)
     async with AsyncExitStack() as stack:
+        traces = tracing(settings, f"{SERVICE}-gateway", logger, stack)
         await follow_log_settings(settings, logger, stack)
         channel = await stack.enter_async_context(open_channel(target, secured))
         backend = ChannelBackend(channel)
@@ -67,7 +68,7 @@ async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCr
         async def ready() -> bool:
             return not stopping.is_set() and await backend.ready()
 
-        app = build(backend, ready=ready, trusted_proxies=settings.trusted_proxies, logger=logger)
+        app = build(backend, ready=ready, trusted_proxies=settings.trusted_proxies, logger=logger, traces=traces)
         context = files.https_context() if files else None
         server = GatewayServer(
             app,
@@ -79,8 +80,11 @@ async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCr
         )
         quiet_collector()
         await server.start()
+        logger.info("listening", gateway=str(bound(listener)), target=target)
         click.echo(f"The gateway listens on {'https' if files else 'http'}://{bound(listener)} and calls {target}.")
         await stopping.wait()
+        if traces is not None:
+            traces.draining(settings.drain_delay + settings.drain_grace)
         await asyncio.sleep(settings.drain_delay.total_seconds())
         await server.stop()
 

@@ -72,6 +72,12 @@ def integer(value: str) -> int:
     return int(value)
 
 
+def share(value: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
+        raise ValueError("must be a number, such as 0.01")
+    return float(value)
+
+
 def seconds(value: str) -> timedelta:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", value):
         raise ValueError("must be a number of seconds")
@@ -152,9 +158,17 @@ def socket_url(value: str) -> str:
     return text(value)
 
 
+def collector(value: str) -> str:
+    """The URL of an OTLP receiver, which has no path, and no credentials: it is logged by the library that calls it."""
+    if not re.fullmatch(r"https?://([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}/?", value):
+        raise ValueError("must be http://host:port or https://host:port")
+    return value
+
+
 BY_TYPE: Mapping[Any, Callable[[str], Any]] = {
     str: text,
     int: integer,
+    float: share,
     bool: boolean,
     Path: path,
     Path | None: optional_path,
@@ -170,6 +184,7 @@ BY_NAME: Mapping[str, Callable[[str], Any]] = {
     "redis_url": url("redis://", "rediss://", "unix://"),
     "key_encryption_kms": socket_url,
     "log_level": one_of("debug", "info", "warning", "error"),
+    "traces_endpoint": collector,
     "signing_algorithm": one_of(*ALGORITHMS),
     "workers": workers,
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from starlette.routing import Route, Router
@@ -21,6 +22,9 @@ from artstore_grpc.gateway.dialects import Dialect
 from artstore_grpc.gateway.endpoint import OTHER, Counter, Endpoint, Handler, Nowhere, uncounted
 from artstore_grpc.telemetry.lines import End, tell
 from artstore_grpc.telemetry.logs import Logger, configured
+
+if TYPE_CHECKING:  # OpenTelemetry is imported only where traces are on
+    from artstore_grpc.telemetry.traces import Traces
 
 Ready = Callable[[], Awaitable[bool]]
 
@@ -45,10 +49,11 @@ def build(
     trusted_proxies: tuple[Network, ...],
     logger: Logger | None = None,
     token_refused: Counter = uncounted,
+    traces: Traces | None = None,
 ) -> Gateway:
     """The gateway in front of a backend. `ready` says whether tokens can be had; forwarding headers are believed from
     `trusted_proxies` only; `logger` gets a line for each request, standard error's by default; `token_refused`
-    counts those at the token endpoints that no method was reached by."""
+    counts those at the token endpoints that no method was reached by; `traces` records them all, where they are on."""
     log = logger if logger is not None else configured("info")
     templates = rest.templates()
 
@@ -61,11 +66,14 @@ def build(
             logger=log,
             probed=path.startswith(PROBES),
             count=token_refused if path in TOKEN_PATHS else uncounted,
+            traces=traces,
         )
 
     def nowhere(refusal: Refusal) -> dict[Dialect, Endpoint]:
         both = (dialects.oauth, dialects.api)
-        return {each: Nowhere(refusal, dialect=each, trusted=trusted_proxies, logger=log) for each in both}
+        return {
+            each: Nowhere(refusal, dialect=each, trusted=trusted_proxies, logger=log, traces=traces) for each in both
+        }
 
     routes = {**oauth_routes(backend), **public_routes(backend, ready), **rest.routes(backend)}
     endpoints = {path: endpoint(path, handlers) for path, handlers in routes.items()}

@@ -20,6 +20,7 @@ from artstore_grpc.errors import IdentityError, Unavailable, Unimplemented
 from artstore_grpc.rpc.descriptors import full_name, walked
 from artstore_grpc.rpc.health import READINESS
 from artstore_grpc.rpc.status import DETAILS_KEY, from_status
+from artstore_grpc.spans import span
 
 READY_SECONDS = 2.0
 """How long the server may take to say that it is ready."""
@@ -44,13 +45,17 @@ class ChannelBackend:
         stub = self._stubs.get(call.method)
         if stub is None:
             raise Unimplemented
-        try:
-            answer: Message = await stub(message, metadata=metadata_of(call), timeout=call.timeout_seconds)
-        except grpc.aio.AioRpcError as error:
-            raise identity_error(error) from None
-        except grpc.aio.UsageError:
-            raise Unavailable(cause="the channel is closed") from None
-        return answer
+        with span(call.method, {"rpc.system.name": "grpc", "rpc.method": call.method}, client=True) as current:
+            metadata = metadata_of(call, current.traceparent if current is not None else call.traceparent)
+            try:
+                answer: Message = await stub(message, metadata=metadata, timeout=call.timeout_seconds)
+            except grpc.aio.AioRpcError as error:
+                raise identity_error(error) from None
+            except grpc.aio.UsageError:
+                raise Unavailable(cause="the channel is closed") from None
+            if current is not None:
+                current.set("rpc.response.status_code", "OK")
+            return answer
 
     async def ready(self) -> bool:
         """Whether the server says that it is ready; not being reachable is not being ready."""
@@ -62,13 +67,13 @@ class ChannelBackend:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def metadata_of(call: Call) -> grpc.aio.Metadata:
-    """What the server is told of a call besides its message."""
+def metadata_of(call: Call, traceparent: str) -> grpc.aio.Metadata:
+    """What the server is told of a call besides its message; `traceparent` is the span that asks it."""
     told = {
         "authorization": call.authorization,
         "x-forwarded-for": call.source,
         "x-request-id": call.request_id,
-        "traceparent": call.traceparent,
+        "traceparent": traceparent,
         "tracestate": call.tracestate,
     }
     return grpc.aio.Metadata(*[(name, value) for name, value in told.items() if value])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
@@ -15,6 +16,9 @@ from artstore_grpc.gateway.dialects import Dialect
 from artstore_grpc.gateway.exchange import ClientGone, Exchange
 from artstore_grpc.telemetry.lines import CLIENT_GONE, SUCCESS, End, end_of, tell
 from artstore_grpc.telemetry.logs import Logger
+
+if TYPE_CHECKING:  # OpenTelemetry is imported only where traces are on
+    from artstore_grpc.telemetry.traces import Traces
 
 Handler = Callable[[Exchange], Awaitable[Answer]]
 Counter = Callable[[str, str], None]
@@ -51,6 +55,7 @@ class Endpoint:
         logger: Logger,
         probed: bool = False,
         count: Counter = uncounted,
+        traces: Traces | None = None,
     ) -> None:
         self._count = count
         self._handlers = dict(handlers)
@@ -62,15 +67,27 @@ class Endpoint:
         self._dialect = dialect
         self._trusted = trusted
         self._logger = logger
+        self._traces = None if probed else traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
         exchange = Exchange(scope, receive, send, self._trusted)
+        if self._traces is None:
+            await self._serve(exchange)
+            return
+        with self._traces.request(exchange.call, method_of(exchange), self._route) as span:
+            status = await self._serve(exchange)
+            if span is not None:
+                span.answered(status)
+
+    async def _serve(self, exchange: Exchange) -> int | None:
+        """Answers, and returns the status; None where nobody was there to get it."""
+        started = time.perf_counter()
         answer, end = await self._answer(exchange)
         self._tell(exchange, answer, end, time.perf_counter() - started)
         if answer is not None:
             with answer.place:
                 await exchange.answer(answer, linger=answer.status in LINGERING)
+        return answer.status if answer is not None else None
 
     async def _answer(self, exchange: Exchange) -> tuple[Answer | None, End]:
         """The answer, None where nobody is there to get one, and how it came to it."""
@@ -95,8 +112,7 @@ class Endpoint:
         has that finds the line."""
         if exchange.scope.get(REFUSED):
             return  # protocol.py has told what became of it
-        method = exchange.scope["method"]
-        told = {"http_method": method if method in METHODS else OTHER, "route": self._route}
+        told: dict[str, Any] = {"http_method": method_of(exchange), "route": self._route}
         if answer is not None:
             told["status"] = answer.status
         tell(self._logger, exchange.call, end, seconds, level=self._level, **told)
@@ -122,11 +138,25 @@ class Endpoint:
         return self._dialect(refusal, b"authorization" in exchange.headers)
 
 
+def method_of(exchange: Exchange) -> str:
+    """For the log and traces, which have no room for whatever a caller may call one."""
+    method: str = exchange.scope["method"]
+    return method if method in METHODS else OTHER
+
+
 class Nowhere(Endpoint):
     """Every path that has no endpoint, in one dialect: each method gets the same refusal."""
 
-    def __init__(self, refusal: Refusal, *, dialect: Dialect, trusted: tuple[Network, ...], logger: Logger) -> None:
-        super().__init__({}, route=OTHER, dialect=dialect, trusted=trusted, logger=logger)
+    def __init__(
+        self,
+        refusal: Refusal,
+        *,
+        dialect: Dialect,
+        trusted: tuple[Network, ...],
+        logger: Logger,
+        traces: Traces | None = None,
+    ) -> None:
+        super().__init__({}, route=OTHER, dialect=dialect, trusted=trusted, logger=logger, traces=traces)
         self._refusal = refusal
 
     def _handler(self, method: str) -> Handler:

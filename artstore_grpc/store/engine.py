@@ -24,9 +24,11 @@ from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from artstore_grpc.errors import StoreUnavailable
+from artstore_grpc.spans import span
 from artstore_grpc.store.compatibility import PROGRAM
 from artstore_grpc.store.connections import Connections
 from artstore_grpc.store.faults import translated
+from artstore_grpc.store.statements import statement_span
 
 SQLITE = "sqlite"
 POSTGRESQL = "postgresql"
@@ -71,8 +73,9 @@ class Transaction:
     """A transaction that writes. Once a statement of it has failed it can only roll back, whoever caught the error:
     PostgreSQL would answer the COMMIT with a silent rollback, SQLite would commit the rest."""
 
-    def __init__(self, connection: AsyncConnection, step: Step) -> None:
+    def __init__(self, connection: AsyncConnection, step: Step, dialect: str) -> None:
         self._connection = connection
+        self._dialect = dialect
         self._step = step
         self._failure: Exception | None = None
 
@@ -80,7 +83,7 @@ class Transaction:
         """Raises StoreUnavailable and Conflict, and after that the same again."""
         self.check()
         try:
-            with translated():
+            with translated(), statement_span(statement, self._dialect):
                 result: CursorResult[Any] = await self._step(self._connection.execute(statement, parameters))
                 return result
         except Exception as error:
@@ -122,7 +125,7 @@ class Database:
 
     async def rows(self, statement: Executable, parameters: Any = None) -> Sequence[Row[Any]]:
         """A single read of committed data, without a transaction. Raises StoreUnavailable."""
-        with translated():
+        with translated(), statement_span(statement, self.dialect):
             async with self.connections.taken(self._reads.connect()) as connection:
                 return (await connection.execute(statement, parameters)).all()
 
@@ -137,18 +140,19 @@ class Database:
         On SQLite it takes the file's write lock at once (BEGIN IMMEDIATE): a reader that turns writer halfway would
         fail whenever another process wrote in between.
         """
-        async with self._writer_turn(), self._connection() as connection:
-            with translated():
-                await self._step(connection.begin().start())
-                if self.dialect == POSTGRESQL:
-                    # A replica that freezes here must not hold its locks, the ledger's head above all, for ever.
-                    milliseconds = round(2000 * self._timeout)
-                    await connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
-            transaction = Transaction(connection, self._step)
-            yield transaction
-            transaction.check()
-            with translated():
-                await self._step(connection.commit())
+        with span("transaction", {"db.system.name": self.dialect}):
+            async with self._writer_turn(), self._connection() as connection:
+                with translated():
+                    await self._step(connection.begin().start())
+                    if self.dialect == POSTGRESQL:
+                        # A replica that freezes here must not hold its locks, the ledger's head above all, for ever.
+                        limit = f"SET LOCAL idle_in_transaction_session_timeout = {round(2000 * self._timeout)}"
+                        await connection.exec_driver_sql(limit)
+                transaction = Transaction(connection, self._step, self.dialect)
+                yield transaction
+                transaction.check()
+                with translated(), span("COMMIT", {"db.system.name": self.dialect}, client=True):
+                    await self._step(connection.commit())
 
     async def close(self) -> None:
         """Closes every connection that is not in use; never raises for a database that is down."""

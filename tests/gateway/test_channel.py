@@ -49,7 +49,7 @@ async def test_an_unknown_method_is_unimplemented() -> None:
 def test_the_metadata_of_a_call() -> None:
     """What the pipeline would have seen itself; what is missing is not sent."""
     call = Call(ISSUE, "203.0.113.7", authorization="Basic x", request_id="r")
-    assert metadata_of(call) == (
+    assert metadata_of(call, "") == (
         ("authorization", "Basic x"),
         ("x-forwarded-for", "203.0.113.7"),
         ("x-request-id", "r"),
