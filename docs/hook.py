@@ -32,6 +32,7 @@ CODE_OR_LINK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 """Code, in which nothing is a link; or a link within a page, its text and its target."""
+BANNER = re.compile(r"\A<!--.*?-->\n")
 LIST_ITEM = re.compile(r"^(?:[-*] |\d+\. )")
 LIST_START = re.compile(r"^(?:[-*] |1\. )")
 """What interrupts a paragraph (CommonMark 0.31 §5.2: no number but 1)."""
@@ -65,6 +66,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """A page's text, with links as the site has them, and lists as CommonMark reads them."""
     here = repository_path(page.file.src_uri)
+    markdown = BANNER.sub("", markdown)  # before a title MkDocs wouldn't see that it is one
 
     def link(found: re.Match[str]) -> str:
         if found["code"] or re.match(r"#|[a-z]+:", found["target"]):
