@@ -20,7 +20,7 @@ DESCRIPTORS := clients/python/artstore/identity/v1/descriptors.binpb
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-trust lint docs site audit sbom proto proto-release lock secrets image image-local image-wheels clean
+.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-scaling bench-trust footprint lint docs site audit sbom proto proto-release lock secrets image image-local image-wheels clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,12 @@ bench-quick: setup ## the same with fewer rows and rounds; about a minute
 
 bench-growth: .venv/.bench ## measure a token's cost against accounts, ledger rows, connections; memory; half an hour
 	$(BIN)/python -m benchmarks grow
+
+bench-scaling: .venv/.bench ## measure a token's cost with 1, 2 and 4 workers, and what they take at rest; about 3 minutes
+	$(BIN)/python -m benchmarks scale
+
+footprint: setup ## measure a service's idle memory, and the seconds from its start to its first token
+	$(BIN)/python -m benchmarks.footprint
 
 bench-trust: setup ## measure how soon what one process does is known to all, and to verifiers; about 6 minutes
 	$(BIN)/python -m benchmarks.trust

@@ -31,14 +31,26 @@ def pin(pid: int, core: int) -> None:
             os.sched_setaffinity(thread.id, {core})
 
 
+def pin_to(pid: int, allowed: set[int]) -> None:
+    """Lets a process run on these cores."""
+    for thread in psutil.Process(pid).threads():
+        os.sched_setaffinity(thread.id, allowed)
+
+
 def cpu_seconds(pid: int) -> float:
     """What a process has run, in threads that ended too; this is how clock_getcpuclockid(3) makes a clock's id."""
     return time.clock_gettime((~pid << 3) | CPUCLOCK_SCHED)
 
 
+def family(pid: int) -> tuple[int, ...]:
+    """A process and those that it has started: a supervisor and its workers."""
+    return (pid, *(child.pid for child in psutil.Process(pid).children()))
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The processes whose cost an operation is: one, or two for a gateway that runs alone."""
+    """The processes whose cost an operation is: one, a supervisor and its workers, or two for a gateway that runs
+    alone."""
 
     pids: tuple[int, ...]
 
@@ -102,8 +114,8 @@ def gateway(target: str, environment: dict[str, str], cwd: Path) -> Spoken:
 def started(service: Service) -> Service:
     """The service, ready and pinned."""
     service.spawn()
-    pin(service.pid, SERVER_CORE)
     service.logged("ready")
-    pin(service.pid, SERVER_CORE)
+    for pid in family(service.pid):
+        pin(pid, SERVER_CORE)
     until(lambda: service.running, START_SECONDS, "running")
     return service

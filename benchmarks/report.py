@@ -220,6 +220,31 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def scaling_table(found: Mapping[str, Any], console: Console) -> None:
+    """Prints the curve of workers."""
+    made = found["machine"]
+    console.print(f"{made['cpu']}, {made['cores']} cores, {made['system']}, Python {made['python']}")
+    console.print(found["limits"])
+    shown = Table(
+        "workers",
+        "CPU µs per token",
+        "× one",
+        "tokens a second",
+        "idle CPU ms/s",
+        "idle database/s",
+        "database/s",
+        "Redis per token",
+        "MiB",
+        "of it the supervisor's",
+        "errors",
+    )
+    for column in shown.columns:
+        column.justify = "right"
+    for point in found["points"]:
+        shown.add_row(*(number(value, 0 if value >= 100 else 3) for value in point.values()))
+    console.print(shown)
+
+
 def growth_document(
     grown: Mapping[str, Sequence[Result]], held: Sequence[Memory], verifiers: Sequence[Held] = ()
 ) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class Variant:
 
     database: str = "sqlite"
     redis: bool = False
+    workers: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
     plan: Plan = Plan(CALLED, CALLED)  # noqa: RUF009 - frozen
 
@@ -82,6 +83,7 @@ VARIANTS: dict[str, Variant] = {
     "redis one by one": Variant(redis=True, plan=Plan(CALLED, CALLED, rate_limit=UNSHARED)),
     "postgres": Variant("postgresql", plan=LISTED),
     "postgres redis": Variant("postgresql", redis=True),
+    "two workers": Variant(workers=2, plan=LISTED),
     "eddsa": Variant(environment={"ARTSTORE_SIGNING_ALGORITHM": "EdDSA"}),
     "es256": Variant(environment={"ARTSTORE_SIGNING_ALGORITHM": "ES256"}),
     "cold": Variant(plan=Plan(COLD, COLD, cold_cost=12)),
@@ -109,6 +111,7 @@ class Rig:
         self._redis: Redis | None = None
         self._databases = 0
         self._stopped: set[int] = set()
+        self.database_urls: dict[str, str] = {}
 
     async def start(self, names: set[str]) -> None:
         """Starts the targets named, and what they need."""
@@ -146,6 +149,7 @@ class Rig:
 
     async def _service(self, name: str, variant: Variant) -> Target:
         url, key = await self._database(variant.database), new_key()
+        self.database_urls[name] = url
         accounts = await seed(url, key, variant.plan)
         (administrator,) = await seed(url, key, Plan(1, 1, Role.ADMIN, name="admin"))
         environment = {
@@ -153,15 +157,16 @@ class Rig:
             "ARTSTORE_KEY_ENCRYPTION_KEY": key,
             "ARTSTORE_ISSUER": ISSUER,
             "ARTSTORE_BCRYPT_COST": "12",
+            "ARTSTORE_WORKERS": str(variant.workers),
             **variant.environment,
         }
         if variant.redis:
-            environment["ARTSTORE_REDIS_URL"] = self._redis_url()
+            environment["ARTSTORE_REDIS_URL"] = self.redis_url
         service = Service(self._folder / name.replace(" ", "-"), environment)
         self._stack.callback(service.kill)
         processes.started(service)
         port = int(service.gateway_url.rpartition(":")[2])
-        measured = Measured((service.pid,))
+        measured = Measured(processes.family(service.pid))
         return Target(measured, service.grpc_address, port, tuple(accounts), administrator, service)
 
     def _gateway(self, name: str, behind: Target) -> Target:
@@ -192,7 +197,9 @@ class Rig:
         await connection.close()
         return self._postgres.url(name)
 
-    def _redis_url(self) -> str:
+    @property
+    def redis_url(self) -> str:
+        """The Redis that the services share; started when it is first asked for."""
         if self._redis is None:
             self._redis = self._stack.enter_context(Redis())
             assert self._redis.process is not None

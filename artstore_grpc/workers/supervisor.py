@@ -88,7 +88,7 @@ class Supervisor:
         self._locks = [asyncio.Lock() for _ in range(settings.workers)]
         self._watching: set[asyncio.Task[None]] = set()
         self._settled = False
-        self._emptied = asyncio.Event()
+        self._begun, self._emptied = asyncio.Event(), asyncio.Event()
         self._stop = asyncio.Event()
         self._roll = asyncio.Event()
         self._failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -106,12 +106,11 @@ class Supervisor:
         return self._failed.result() if self._failed.done() else 0
 
     async def _serve(self) -> None:
-        """The first worker alone, since it may have an installation to make; then all."""
-        keepers = [asyncio.create_task(self._keep(0))]
+        """The first worker works alone until it is ready, since it may have an installation to make; the others are
+        told what to do then, and have read their libraries meanwhile."""
+        keepers = [asyncio.create_task(self._keep(number)) for number in range(len(self._places))]
         try:
-            await self._ready(0)
-            keepers += [asyncio.create_task(self._keep(number)) for number in range(1, len(self._places))]
-            for number in range(1, len(self._places)):
+            for number in range(len(self._places)):
                 await self._ready(number)
             self._settled = True
             self._log.info("ready", workers=len(self._places))
@@ -173,6 +172,13 @@ class Supervisor:
                 process_group=0,  # a terminal's ^C is for the supervisor, which ends them one after another
             )
         worker = Worker(next(self._serials), number, process, await Channel.over(ours), time.monotonic())
+        self._alive.add(worker)
+        self._emptied.clear()
+        task = asyncio.create_task(self._watch(worker))
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
+        if number:
+            await self._begun.wait()
         worker.channel.tell(
             **Assignment(
                 number=number,
@@ -183,11 +189,6 @@ class Supervisor:
                 addresses=self._addresses,
             ).message()
         )
-        self._alive.add(worker)
-        self._emptied.clear()
-        task = asyncio.create_task(self._watch(worker))
-        self._watching.add(task)
-        task.add_done_callback(self._watching.discard)
         return worker
 
     async def _watch(self, worker: Worker) -> None:
@@ -195,6 +196,7 @@ class Supervisor:
         while (told := await worker.channel.hear()) is not None:
             if told.get("ready"):
                 worker.ready.set()
+                self._begun.set()
                 self._count()
             if "metrics" in told:
                 self._merged.tell(worker.serial, merging.heard(told["metrics"]))

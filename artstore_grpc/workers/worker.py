@@ -33,8 +33,8 @@ async def work(end: socket.socket, settings: Settings, logger: Logger, on_starte
     get a token. Raises as `app.serve` does."""
     channel = await Channel.over(end)
     first = await channel.hear()
-    if first is None:
-        return
+    if first is None or "number" not in first:
+        return  # it all ends before it has begun
     assignment = Assignment.of(first)
     stop, share = app.stop_on_signals(), Share(Metrics(), asyncio.Event(), alone=assignment.alone)
 

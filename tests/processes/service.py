@@ -32,7 +32,7 @@ from artstore_grpc.vault import new_key
 ISSUER = "http://issuer.test"
 COMMAND = [sys.executable, "-m", "artstore_grpc.cli.main"]
 ANY_PORT = "127.0.0.1:0"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 STOP_SECONDS = 30.0
 CALL_SECONDS = 60.0
 POLL_SECONDS = 0.01

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import grpc
 import psutil
+from artstore import identity
 from artstore.identity.v1 import token_service_pb2 as tokens_pb
 from artstore.identity.v1 import token_service_pb2_grpc
 
@@ -20,21 +21,6 @@ from tests.processes.service import Installation, Service, until
 
 STOP_SECONDS = 60.0
 CALL_SECONDS = 20.0
-RETRIES: dict[str, Any] = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
-"""gRPC's own retries (gRFC A6), as a client of a service that may restart has them."""
 ANEW: tuple[tuple[str, Any], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -79,19 +65,19 @@ class Load:
     def __init__(
         self, address: str, installation: Installation, callers: int, *, retries: bool, anew: bool = False
     ) -> None:
-        """`anew`: by a new connection for every call."""
-        self._options = [*ANEW, *([("grpc.service_config", json.dumps(RETRIES))] if retries else [])]
-        if not retries:
-            self._options.append(("grpc.enable_retries", 0))
+        """`retries`: by the client library as it comes, else by bare gRPC, which repeats nothing. `anew`: by a new
+        connection for every call."""
+        self._options = [*ANEW, ("grpc.enable_retries", 0)]
         self._address = address
+        self._who = installation.administrator
         self._anew = anew
-        who = installation.administrator
+        who = self._who
         self._request = tokens_pb.IssueTokenRequest(
             grant_type="client_credentials", client_id=who.client_id, client_secret=who.client_secret
         )
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
+        self._threads = [threading.Thread(target=self._persist if retries else self._call) for _ in range(callers)]
         self.succeeded = 0
         self.failed: Counter[str] = Counter()
         self.slowest = 0.0
@@ -107,27 +93,53 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _call(self) -> None:
-        channel = None
+    def _persist(self) -> None:
+        asyncio.run(self._repeat())
+
+    async def _repeat(self) -> None:
+        """With retries."""
+        account = {"client_id": self._who.client_id, "client_secret": self._who.client_secret}
+        client = identity.Client(self._address, **account).again()
+        await client.__aenter__()
         while not self._stop.is_set():
-            if channel is None:
-                channel = grpc.insecure_channel(self._address, self._options)
+            started = time.monotonic()
+            try:
+                await client.issue_token()
+            except identity.IdentityError as error:
+                self._fail(f"{error.code.name}: {error.message}")
+            else:
+                self._succeed(started)
+            if self._anew:
+                await client.close()
+                client = client.again()
+                await client.__aenter__()
+        await client.close()
+
+    def _call(self) -> None:
+        """Without."""
+        channel = grpc.insecure_channel(self._address, self._options)
+        while not self._stop.is_set():
             started = time.monotonic()
             try:
                 token_service_pb2_grpc.TokenServiceStub(channel).IssueToken(self._request, timeout=CALL_SECONDS)
             except grpc.RpcError as error:
-                with self._lock:
-                    self.failed[f"{error.code().name}: {error.details()}"] += 1
+                self._fail(f"{error.code().name}: {error.details()}")
                 self._stop.wait(0.02)
             else:
-                with self._lock:
-                    self.succeeded += 1
-                    self.slowest = max(self.slowest, time.monotonic() - started)
+                self._succeed(started)
             if self._anew:
                 channel.close()
-                channel = None
-        if channel is not None:
-            channel.close()
+                channel = grpc.insecure_channel(self._address, self._options)
+        channel.close()
+
+    def _succeed(self, started: float) -> None:
+        with self._lock:
+            self.succeeded += 1
+            self.slowest = max(self.slowest, time.monotonic() - started)
+
+    def _fail(self, how: str) -> None:
+        with self._lock:
+            self.failed[how] += 1
 
     def goes_on(self, calls: int = 50) -> None:
         """Waits until so many more calls have succeeded."""
