@@ -114,3 +114,30 @@ def test_an_interval_that_no_cache_allows_is_refused(seconds: int) -> None:
         Settings(key_rotation_interval=seconds * SECOND)
     for accepted in (0, 600):
         assert Settings(key_rotation_interval=accepted * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("rules", "keys", "seconds"),
+    [
+        (policy(), [ACTIVE, STANDBY], 24 * 3600),
+        (policy(key_rotation_interval=10 * SECOND), [ACTIVE, STANDBY], 330),
+        (policy(), [ACTIVE, replace(STANDBY, activate_time=START + HOUR)], 3600),
+        (policy(), [ACTIVE, replace(STANDBY, activate_time=START)], 330),
+        (policy(key_rotation_interval=timedelta(0)), [ACTIVE, replace(STANDBY, activate_time=START + HOUR)], 3600),
+        (policy(signing_algorithm="EdDSA"), [ACTIVE, key("new", KeyState.PREPARED, algorithm="EdDSA")], 330),
+    ],
+)
+def test_the_next_rotation_is_when_it_is_due(rules: KeyPolicy, keys: list[SigningKey], seconds: int) -> None:
+    """What is told beforehand is when the life cycle activates another key, and not a second sooner."""
+    at = rules.next_rotation(keys)
+    assert at == START + seconds * SECOND
+    due, before = rules.due(keys, at), rules.due(keys, at - SECOND)
+    assert due is not None
+    assert due.step is Step.ACTIVATE
+    assert before is None or before.step is not Step.ACTIVATE
+
+
+def test_no_next_rotation_is_planned() -> None:
+    """Without an interval nothing rotates by itself; without a standby of the algorithm nobody can say when."""
+    assert policy(key_rotation_interval=timedelta(0)).next_rotation([ACTIVE, STANDBY]) is None
+    assert policy(signing_algorithm="EdDSA").next_rotation([ACTIVE, STANDBY]) is None
