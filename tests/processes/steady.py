@@ -78,11 +78,11 @@ def bare(connections: int, target: str, client_id: str, client_secret: str) -> C
 
 
 class SteadyLoad:
-    """`with SteadyLoad(rate, callers…)`: so many calls a second over all callers' connections, in turn, until the end;
-    then it waits for the last answers."""
+    """`with SteadyLoad(rate, callers…)`: so many calls a second over all callers' connections, in turn and so many at
+    once (`burst`), until the end; then it waits for the last answers."""
 
-    def __init__(self, rate: float, *callers: Callers) -> None:
-        self._interval = 1 / rate
+    def __init__(self, rate: float, *callers: Callers, burst: int = 1) -> None:
+        self._interval, self._burst = burst / rate, burst
         self._callers = callers
         self._ended = threading.Event()
         self._flowing = threading.Event()
@@ -106,12 +106,13 @@ class SteadyLoad:
             self._flowing.set()
             began, sent = time.perf_counter(), 0
             while not self._ended.is_set():
-                while sent * self._interval <= time.perf_counter() - began:
-                    task = asyncio.create_task(self._call(*lines[sent % len(lines)]))
-                    self._calls.add(task)
-                    task.add_done_callback(self._calls.discard)
-                    sent += 1
-                await asyncio.sleep(self._interval / 2)
+                while sent / self._burst * self._interval <= time.perf_counter() - began:
+                    for line in range(sent, sent + self._burst):
+                        task = asyncio.create_task(self._call(*lines[line % len(lines)]))
+                        self._calls.add(task)
+                        task.add_done_callback(self._calls.discard)
+                    sent += self._burst
+                await asyncio.sleep(self._interval / 4)
             await asyncio.gather(*self._calls)
 
     @staticmethod
