@@ -34,6 +34,8 @@ OTHER = "other"
 """In the log: a method that no path takes, whatever it is called; and the route of what is at no path of ours, since a
 path may hold anything, a secret put there by mistake above all."""
 
+UNREADY = End("UNAVAILABLE", "UNREADY")
+"""A probe's answer that is a failure without anything having failed."""
 LINGERING = frozenset({408, 413})
 """Statuses that are answered before the request was whole."""
 REFUSED = "artstore.refused"
@@ -92,7 +94,8 @@ class Endpoint:
     async def _answer(self, exchange: Exchange) -> tuple[Answer | None, End]:
         """The answer, None where nobody is there to get one, and how it came to it."""
         try:
-            return await self._handled(exchange), SUCCESS
+            answer = await self._handled(exchange)
+            return answer, SUCCESS if answer.status < 400 else UNREADY
         except ClientGone:
             return None, CLIENT_GONE
         except Refused as refused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,12 +18,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from artstore_grpc.call import MAX_MESSAGE_BYTES
-from tests.installation import Installation
+from artstore_grpc.gateway.app import build
+from artstore_grpc.gateway.server import GatewayServer
+from artstore_grpc.listeners import bind
+from artstore_grpc.telemetry.logs import configured
+from artstore_grpc.telemetry.verbosity import MAX_SAMPLE
+from tests.gateway.conftest import ANY, Recorder, client_of
+from tests.installation import Installation, Log
 from tests.processes.service import until
 
 SERVICE = "artstore.identity.v1.TokenService"
 ISSUE = f"{SERVICE}/IssueToken"
 SECONDS = 10.0
+GRACE = timedelta(seconds=1)
 FIELDS = {"timestamp", "level", "event", "method", "door", "code", "duration_ms", "source", "request_id"}
 HTTP_FIELDS = FIELDS | {"http_method", "route"}
 
@@ -260,3 +268,20 @@ def test_a_trace_is_told_by_its_id(service: Installation) -> None:
         request_id = uuid4().hex
         httpx.get(f"{service.url}/docs", headers={"x-request-id": request_id, "traceparent": traceparent})
         assert told(service, request_id).get("trace_id") == expected
+
+
+async def test_an_unready_probe_is_a_failure() -> None:
+    """So that sampling never leaves it out; it is told at `debug`, as every probe."""
+
+    async def unready() -> bool:
+        return False
+
+    log = Log()
+    logger = configured("debug", log, sample=MAX_SAMPLE)
+    server = GatewayServer(build(Recorder(), ready=unready, trusted_proxies=(), logger=logger), bind(ANY), GRACE)
+    await server.start()
+    async with client_of(server) as client:
+        assert (await client.get("/health/ready")).status_code == 503
+    await server.stop()
+    (line,) = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert (line["level"], line["status"], line["code"], line["reason"]) == ("debug", 503, "UNAVAILABLE", "UNREADY")

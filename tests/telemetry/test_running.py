@@ -61,3 +61,16 @@ def test_level_and_sampling_change_while_it_runs(tmp_path: Path) -> None:
         assert told() == []
         changed(service, file, "{}", 4)
         assert told() == usual
+
+
+def test_every_worker_process_obeys(tmp_path: Path) -> None:
+    """One file, as many processes as there are."""
+    file = tmp_path / "log.json"
+    environment = {
+        "ARTSTORE_DATA_DIR": str(tmp_path / "var"),
+        "ARTSTORE_LOG_SETTINGS_FILE": str(file),
+        "ARTSTORE_WORKERS": "2",
+    }
+    with Service(tmp_path / "service", environment) as service:
+        changed(service, file, '{"level": "debug"}', 2)
+        until(lambda: len(lines(service, "worker ready")) == 2, SECONDS, "both")
