@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from artstore_grpc.cli import environment
-from artstore_grpc.cli.parsing import parser_of
+from artstore_grpc.cli.parsing import cores, parser_of
 from artstore_grpc.model import Environment
 from artstore_grpc.settings import Address, InvalidSettings, Settings
 
@@ -81,6 +81,11 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("MTLS_CLIENT_CA_FILE", "off", None),
     ("INSECURE_PUBLIC", "TRUE", True),
     ("INSECURE_PUBLIC", "false", False),
+    ("ADVERTISE_ADDRESS", "identity.internal:0", Address(host="identity.internal", port=0)),
+    ("WORKERS", "4", 4),
+    ("WORKERS", "Auto", cores()),
+    ("MAX_CONNECTION_AGE", "0", timedelta(0)),
+    ("MAX_CONNECTION_AGE", "2.5", timedelta(seconds=2.5)),
 ]
 
 REFUSED = [
@@ -166,6 +171,11 @@ REFUSED = [
     ("GRPC_MTLS_ADDRESS", "50053"),
     ("INSECURE_PUBLIC", "1"),
     ("INSECURE_PUBLIC", "yes"),
+    ("WORKERS", "0"),
+    ("WORKERS", "257"),
+    ("WORKERS", "all"),
+    ("MAX_CONNECTION_AGE", "604801"),
+    ("MAX_CONNECTION_AGE", "30m"),
 ]
 
 

@@ -34,6 +34,15 @@ async def test_the_first_ones_are_free(back_off: BackOff) -> None:
     assert timedelta(seconds=0.9) < wait <= timedelta(seconds=1.01)
 
 
+async def test_processes_divide_what_is_free(clock: Clock) -> None:
+    """Of processes that don't know of each other each gives out its share of the free attempts, and at least one."""
+    one_of_four, one_of_many = MemoryBackOff(clock, processes=4), MemoryBackOff(clock, processes=64)
+    await spend(one_of_four, times=2)
+    assert await one_of_four.attempt("k", FREE) is not None
+    await spend(one_of_many, times=1)
+    assert await one_of_many.attempt("k", FREE) is not None
+
+
 async def test_waits_double(back_off: BackOff, clock: Clock) -> None:
     """Each attempt that is admitted after that makes the next wait twice as long, up to 15 minutes."""
     await spend(back_off)
