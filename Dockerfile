@@ -44,7 +44,7 @@ USER 10001:10001
 WORKDIR /var/lib/artstore
 STOPSIGNAL SIGTERM
 # It asks the port for probes, ARTSTORE_HEALTH_ADDRESS, which is plain text whatever the other doors have. A look costs
-# 0.7 s of a core, most of it Python's start.
+# most of a second of a core: it is Python that starts.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 CMD ["artstore-grpc", "health"]
 ENTRYPOINT ["artstore-grpc"]
 CMD ["serve"]

@@ -4,7 +4,7 @@
 # embedded database on a tmpfs. It ends once a client inside has got a token and the service has stopped.
 #   needs root, buildah, util-linux and iproute2
 set -eu
-FOLDER=$1 IMAGE=$2
+FOLDER=$(realpath "$1") IMAGE=$2
 image() { buildah --storage-driver vfs --root "$FOLDER/store" --runroot "$FOLDER/run" "$@"; }
 
 inside() { # in namespaces of its own: $ROOT is the image's root

@@ -12,6 +12,7 @@ import yaml
 
 from artstore_grpc.cli.environment import known_variables, settings
 from artstore_grpc.rpc.health import LIVENESS, READINESS
+from artstore_grpc.telemetry.catalogue import FAMILIES
 from tests.deploy.charts import CHART, ROOT, Rendered, check, environment_of, render
 
 pytestmark = pytest.mark.slow
@@ -169,6 +170,7 @@ def test_a_scaler_owns_the_number_of_pods(everything: Rendered) -> None:
     assert "replicas" not in everything.one("Deployment")["spec"]
     metrics = everything.one("HorizontalPodAutoscaler")["spec"]["metrics"]
     assert [each["type"] for each in metrics] == ["Resource", "Pods"]
+    assert metrics[1]["pods"]["metric"]["name"] in {family.name for family in FAMILIES}
 
 
 def test_prometheus_finds_the_port(everything: Rendered) -> None:
