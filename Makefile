@@ -20,7 +20,7 @@ DESCRIPTORS := clients/python/artstore/identity/v1/descriptors.binpb
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-scaling bench-trust footprint lint docs site audit sbom proto proto-release lock secrets image image-local image-wheels clean
+.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-scaling bench-trust footprint lint docs site boards audit sbom proto proto-release lock secrets image image-local image-wheels clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -84,6 +84,9 @@ docs: setup ## write the pages of docs/ that are made from the code: settings, c
 site: build/site/.installed ## build the documentation into build/site-html; SITE_SOURCE=URL: where links to other files lead
 	$(SITE)
 	@echo "Open build/site-html/index.html"
+
+boards: .venv/.bench ## run a few minutes of calls and outages, and draw the dashboards into docs/dashboards; needs a prometheus
+	$(BIN)/python -m tests.deploy.show
 
 audit: build/audit/.installed ## report known vulnerabilities of what is pinned; asks the network, and gates nothing
 	-build/audit/bin/pip-audit --require-hashes --disable-pip --requirement requirements/run.txt

@@ -21,8 +21,6 @@ FETCHED = ROOT / "build/prometheus/usr/bin/promtool"
 NAMES = sorted({rule.name for rule in alerts()})
 PAGES = sorted(path for path in RUNBOOKS.glob("*.md") if path.name != "README.md")
 FROM_PROMETHEUS = {"up"}
-ELSEWHERE = {"artstore_workers", "artstore_worker_restarts_total"}
-"""What the parent of several workers exposes beside the catalogue."""
 SECTIONS = ["What it means", "Who is affected", "Look first", "What to do", "It is over when"]
 
 
@@ -31,7 +29,7 @@ def strangers(query: Query) -> list[str]:
     found = []
     labels: set[str] = {"le"}
     for selector in query.selectors:
-        if selector.metric in records() | FROM_PROMETHEUS | ELSEWHERE:
+        if selector.metric in records() | FROM_PROMETHEUS:
             continue
         family = BY_NAME.get(selector.family)
         if family is None:
@@ -145,7 +143,7 @@ def test_each_query_of_a_page_can_be_asked(page: Path) -> None:
     for query in blocks(page, "promql"):
         assert not strangers(parsed(query)), query
     for name in re.findall(r"`((?:artstore|process)_[a-z_0-9]+)", page.read_text()):
-        assert name in BY_NAME or name in ELSEWHERE, name
+        assert name in BY_NAME, name
 
 
 def command(words: list[str]) -> tuple[click.Command, list[str]]:
