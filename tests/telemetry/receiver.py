@@ -31,9 +31,11 @@ class Span:
 
 
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
-    """`with Receiver() as it: it.endpoint`. While `hangs` it takes requests and answers none."""
+    """`with Receiver() as it: it.endpoint`. While `hangs` it takes requests and answers none; with `credentials` it
+    speaks TLS."""
 
-    def __init__(self, *, hangs: bool = False) -> None:
+    def __init__(self, *, hangs: bool = False, credentials: grpc.ServerCredentials | None = None) -> None:
+        self._credentials = credentials
         self.hangs = hangs
         self.requests: list[pb.ExportTraceServiceRequest] = []
         self.asked = threading.Event()
@@ -65,7 +67,10 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
     async def _start(self) -> None:
         self._server = grpc.aio.server()
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
-        self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        if self._credentials is None:
+            self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        else:
+            self.endpoint = f"https://127.0.0.1:{self._server.add_secure_port('127.0.0.1:0', self._credentials)}"
         await self._server.start()
 
     @property

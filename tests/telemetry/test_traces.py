@@ -13,6 +13,7 @@ from uuid import uuid4
 import grpc
 import httpx
 import pytest
+import trustme
 from artstore.identity.v1 import token_service_pb2 as tokens_pb
 
 from artstore_grpc.call import Call
@@ -22,6 +23,7 @@ from artstore_grpc.telemetry.traces import FORCED_A_SECOND, MAX_QUEUE, Traces
 from tests.hostile.test_canaries import Plot, Talkative, assert_silent, use_everything
 from tests.installation import Installation, Log
 from tests.telemetry.receiver import Receiver
+from tests.transport.machines import Files
 
 TOKENS = "artstore.identity.v1.TokenService"
 ACCOUNTS = "artstore.identity.v1.ServiceAccountService"
@@ -218,6 +220,22 @@ def test_a_receiver_that_does_not_take_them(tmp_path: Path, state: str) -> None:
             began = time.monotonic()
         assert time.monotonic() - began < 2 + 2
         assert slowest < 2
+
+
+async def test_a_receiver_with_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`https://` is TLS, by a CA that OpenTelemetry's own variable names; who trusts another CA sends nothing."""
+    files, other = Files(tmp_path), tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    credentials = grpc.ssl_server_credentials([(files.key.read_bytes(), files.certificate.read_bytes())])
+    with Receiver(credentials=credentials) as receiver:
+        for ca, arrived in ((other, 0), (files.ca_file, 1)):
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(ca))
+            recorder = traces(receiver, 1.0)
+            with recorder.call(call()):
+                pass
+            recorder.draining(timedelta(seconds=5))
+            await recorder.close()
+            assert len(receiver.spans) == arrived
 
 
 ALONE = """
