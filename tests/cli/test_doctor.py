@@ -25,6 +25,7 @@ from artstore_grpc.ephemeral.condition import condition as redis_condition
 from artstore_grpc.key_material import generate, sealed
 from artstore_grpc.model import KeyState, SigningKey
 from artstore_grpc.store import schema
+from artstore_grpc.store.compatibility import SCHEMA
 from artstore_grpc.store.condition import DatabaseCondition
 from artstore_grpc.vault import Vault, new_key, new_root
 from tests.api.conftest import ISSUER
@@ -194,6 +195,14 @@ def test_a_schema_of_another_release(embedded: Path) -> None:
         database.execute("UPDATE alembic_version SET version_num = 'future'")
     found = asked(embedded, code=13)
     assert "newer than this program" in of(found, "schema")[0][1]
+
+
+def test_a_newer_schema_that_takes_this_program(embedded: Path) -> None:
+    """A later release has expanded it: well, and said."""
+    with closing(sqlite3.connect(embedded / "var" / "identity.db")) as database, database:
+        database.execute(f"UPDATE alembic_version SET version_num = '{SCHEMA + 1:04}_from_{SCHEMA:04}'")
+    found = asked(embedded)
+    assert of(found, "schema") == [("ok", f"newer ({SCHEMA + 1:04}_from_{SCHEMA:04}), and takes this program")]
 
 
 @pytest.fixture
