@@ -146,8 +146,8 @@ async def execute(url: str, statement: str) -> None:
 
 @dataclass
 class Load:
-    """Callers that issue and revoke, each revocation a row of the ledger, until they are told to stop; what was answered,
-    and when."""
+    """Callers that issue and revoke until they are told to stop; each revocation is a row of the ledger. What was
+    answered, and when."""
 
     address: str
     installation: Installation
@@ -312,8 +312,8 @@ def test_a_restored_service_goes_on(tmp_path: Path, place: Place) -> None:
             assert client.issue(made.service_account.client_id, made.client_secret).access_token
         seconds = time.monotonic() - began
         print(
-            f"copied in {copied:.2f} s under load, {len(before)} revocations before, {load.unavailable} had to wait; the data was back after {back:.2f}"
-            f" s, {LOADERS} tokens were issued after {seconds:.2f} s"
+            f"copied in {copied:.2f} s under load, {len(before)} revocations before, {load.unavailable} had to wait; "
+            f"the data was back after {back:.2f} s, {LOADERS} tokens were issued after {seconds:.2f} s"
         )
         assert client.introspect(kept).active
         assert not any(client.introspect(token).active for token in before[-100:])

@@ -21,7 +21,7 @@ from datetime import timedelta
 from typing import Any
 
 from artstore import identity
-from artstore.identity import AdminClient, Client, IdentityError, TokenRevoked, TokenVerifier, TrustFeed, Unavailable
+from artstore.identity import AdminClient, Client, IdentityError, TokenRevoked, TokenVerifier, TrustFeed
 
 PAUSE_SECONDS = 0.01
 ATTEMPTS = 5
@@ -39,29 +39,36 @@ class Callers:
         self.task = task
         self.both = f"ipv4:{task['old']},{task['new']}"
         self.old_stops = asyncio.Event()
-        self.ends = time.monotonic() + task["seconds"]
+        self.ends = 0.0
         self.done: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
-        self.retries = 0
+        self.retries: Counter[str] = Counter()
         self.slowest = 0.0
         self.kids: set[str] = set()
         self.stack = AsyncExitStack()
         self.verifier: TokenVerifier
         self.feed: TrustFeed
+        self.feeds: list[TrustFeed] = []
+        """One that follows the old release alone, and one that follows the new one."""
 
     async def run(self) -> dict[str, Any]:
         async with self.stack, asyncio.TaskGroup() as group:
             client = await self.client(Client, self.both, self.task["callers"][0])
             self.feed = await self.stack.enter_async_context(TrustFeed(client))
             await self.feed.confirmed()
+            for pinned in await self.pair(Client, self.task["callers"][0]):
+                self.feeds.append(await self.stack.enter_async_context(TrustFeed(pinned)))
+                await self.feeds[-1].confirmed()
             issuer, audience = self.task["issuer"], self.task["audience"]
             self.verifier = TokenVerifier(issuer, audience=audience, trust=self.feed, introspect=client)
+            work = [(PAUSE_SECONDS, await self.issuing(pair)) for pair in self.task["callers"]]
+            work.append((CROSS_SECONDS, await self.revoking(self.task["callers"][0])))
+            work.append((CROSS_SECONDS, await self.rotating_secrets()))
+            work.append((ROTATION_SECONDS, await self.rotating_keys()))
+            self.ends = time.monotonic() + self.task["seconds"]
             heard = group.create_task(self.hear())
-            for pair in self.task["callers"]:
-                group.create_task(self.repeat(PAUSE_SECONDS, await self.issuing(pair)))
-            group.create_task(self.repeat(CROSS_SECONDS, await self.revoking(self.task["callers"][0])))
-            group.create_task(self.repeat(CROSS_SECONDS, await self.rotating_secrets()))
-            group.create_task(self.repeat(ROTATION_SECONDS, await self.rotating_keys()))
+            for pause, each in work:
+                group.create_task(self.repeat(pause, each))
             print("ready", flush=True)
             await asyncio.sleep(self.task["seconds"])
             heard.cancel()
@@ -104,28 +111,27 @@ class Callers:
                 await work()
             except (IdentityError, identity.TokenRefused, AssertionError) as error:
                 # What was under way between two replicas as one of them stopped isn't an authentication that failed.
-                if stopping is self.old_stops.is_set() or not isinstance(error, Unavailable):
+                if stopping is self.old_stops.is_set() or not unanswered(error):
                     self.failures[f"{work.__name__}: {type(error).__name__} {error}"] += 1
             await asyncio.sleep(pause)
 
     async def token(self, client: Any) -> str:
         token: str = (await client.issue_token()).access_token
         self.done["tokens"] += 1
-        self.kids.add(header(token)["kid"])
+        self.kids.add(part(token, 0)["kid"])
         return token
 
     async def token_of_any(self, client: Any) -> str:
         """A token, as a library's token source gets it: asked for again where nobody answered. Nothing excuses it."""
-        for _ in range(ATTEMPTS - 1):
+        for _ in range(ATTEMPTS):
             try:
                 return await self.token(client)
-            except Unavailable:
-                self.retries += 1
+            except IdentityError as error:
+                if not unanswered(error):
+                    raise
+                self.retries[error.code.name] += 1
                 await asyncio.sleep(RETRY_SECONDS)
-        try:
-            return await self.token(client)
-        except Unavailable as error:
-            raise AssertionError(f"no token: {error}") from error
+        raise AssertionError(f"no token after {ATTEMPTS} attempts")
 
     async def known(self, holds: Callable[[], Awaitable[bool]]) -> None:
         began = time.monotonic()
@@ -151,7 +157,7 @@ class Callers:
         return issue
 
     async def revoking(self, pair: list[str]) -> Callable[[], Awaitable[None]]:
-        """What one revokes the other refuses, and a verifier that follows the feed."""
+        """What one revokes the other refuses, a verifier that follows whichever feed, and the feeds of both."""
         each = await self.pair(Client, pair)
 
         async def refused(token: str) -> bool:
@@ -160,6 +166,9 @@ class Callers:
             except TokenRevoked:
                 return True
             return False
+
+        async def told(feed: TrustFeed, token: str) -> bool:
+            return feed.refuses(part(token, 1))
 
         async def inactive(there: Any, token: str) -> bool:
             return not (await there.introspect(token)).active
@@ -171,6 +180,8 @@ class Callers:
             await here.revoke(token)
             await self.known(lambda: inactive(there, token))
             await self.known(lambda: refused(token))
+            for feed in self.feeds[self.old_stops.is_set() :]:
+                await self.known(lambda feed=feed: told(feed, token))
             self.done["revoked"] += 1
 
         return revoke
@@ -208,9 +219,15 @@ class Callers:
         return change
 
 
-def header(token: str) -> dict[str, Any]:
-    first = token.partition(".")[0]
-    said: dict[str, Any] = json.loads(base64.urlsafe_b64decode(first + "=" * (-len(first) % 4)))
+def unanswered(error: Exception) -> bool:
+    """Whether nobody has taken the call up: a server that stops cancels those that still wait for their turn."""
+    return isinstance(error, IdentityError) and error.code.name in ("UNAVAILABLE", "CANCELLED")
+
+
+def part(token: str, number: int) -> dict[str, Any]:
+    """A token's header (0) or claims (1), unverified."""
+    text = token.split(".")[number]
+    said: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     return said
 
 

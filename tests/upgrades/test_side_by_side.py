@@ -123,6 +123,7 @@ def both_under_load(folder: Path, previous: Release, made: Installation, togethe
             begin(python, task) for python, task in zip((str(previous.python), sys.executable), tasks, strict=True)
         ]
         for process in processes:
+            stack.enter_context(process)
             stack.callback(process.kill)
         time.sleep(together)  # the load's length is what is asked for
         for process in processes:
