@@ -29,7 +29,7 @@ SELF = RotationPolicy(mode=RotationMode.SELF, schedule="0 6 * * MON", overlap=DA
 UNPLANNED = replace(SELF, schedule="")
 MANAGED = RotationPolicy(mode=RotationMode.MANAGED, sink="files")
 WEEK = 7 * DAY
-SECOND = timedelta(seconds=1)
+SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 KEY = PublicKey("thumbprint", "", "ES256", {"kty": "EC"})
 
 
@@ -123,6 +123,8 @@ async def test_a_short_life(store: SqlStore) -> None:
     """A secret that its client rotates by a schedule may always be near its end: it is counted once it is late, which
     is when it was warned of; and when it has expired as any other."""
     assert await counted(store, ending(DAY, rotation_policy=SELF)) == (0, 0)
+    # Half of its overlap, when it is warned of, is left for another half of an hour.
+    assert await counted(store, ending(DAY / 2 + HOUR / 2, rotation_policy=SELF)) == (0, 0)
     assert await counted(store, warned(ending(DAY, rotation_policy=SELF))) == (1, 0)
     assert await counted(store, ending(-DAY, rotation_policy=SELF)) == (1, 1)
 

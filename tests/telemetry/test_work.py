@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,15 @@ from artstore.identity.v1 import key_service_pb2 as keys_pb
 from artstore.identity.v1 import key_service_pb2_grpc
 from artstore.identity.v1 import token_service_pb2 as pb
 
+from artstore_grpc.call import Caller
 from artstore_grpc.failures import FREE_FAILURES
+from artstore_grpc.watches import Beginning, News
 from tests.installation import Account, Installation
 from tests.processes.service import until
 from tests.servers import Redis
 from tests.signers import ASSERTION_TYPE, Signer
 from tests.telemetry.scrapes import Change, Scrape
-from tests.trust.stand import SECONDS, Watch, revoke, settled, slow_reader, token_of
+from tests.trust.stand import SECONDS, Watch, claims_of, revoke, settled, slow_reader, token_of, turned, watches_of
 
 LOOKUPS = "artstore_cache_lookups_total"
 DECISIONS = "artstore_limiter_decisions_total"
@@ -217,6 +220,30 @@ def test_a_follower_that_does_not_read(tmp_path: Path) -> None:
         channel.close()
         until(lambda: Scrape.of(service).value("artstore_feed_lag_seconds") < 0.5, SECONDS, "the other's alone")
         other.close()
+
+
+def test_a_follower_that_has_not_taken_what_it_was_given(service: Installation) -> None:
+    """The lag is of what was given and not taken, a heartbeat too; once it is taken, and there is nothing more to tell,
+    there is none."""
+    account = service.account("user")
+    token = service.token(account.client_id, account.secret)
+    watches = watches_of(service)
+
+    async def follow() -> None:
+        (known,) = await watches._replica._store.accounts_by_id([account.id])
+        told = watches.follow(Caller(known, frozenset(), claims=claims_of(token)), token)
+        assert isinstance(await anext(told), Beginning)
+        assert isinstance(await anext(told), News)
+        given = watches._monotonic()
+        await turned(lambda: watches.lag_seconds > 0.3)
+        assert watches._monotonic() - given >= 0.2
+        following = asyncio.create_task(anext(told))
+        await turned(lambda: watches.lag_seconds == 0)
+        await following
+        await told.aclose()
+        assert (watches.lag_seconds, watches.count) == (0, 0)
+
+    service.run(follow())
 
 
 def over(service: Installation, seconds: float) -> float:
