@@ -51,14 +51,16 @@ class Balancer:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        writers = [writer]
         try:
             there = await self._connected()
             if there is not None:
+                writers.append(there[1])
                 await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
         except asyncio.CancelledError:
             pass  # the balancer ends, and with it what it carried
         finally:
-            writer.close()
+            await asyncio.gather(*map(closed, writers))
             self._tasks.discard(task)
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
@@ -79,6 +81,12 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
             writer.write(data)
             await writer.drain()
     writer.close()
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def free_ports(count: int) -> list[int]:

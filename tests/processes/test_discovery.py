@@ -102,6 +102,17 @@ def test_an_address_that_names_nobody(tmp_path: Path, on_postgres: Installation,
         assert service.logged("registered")["address"] == f"127.0.0.1:{port}"
 
 
+def test_workers(tmp_path: Path, redis: Redis, seen: RedisReplicas) -> None:
+    """Each worker process registers itself; to clients they are one address; none is left after a stop."""
+    settings = {"ARTSTORE_REDIS_URL": redis.url(), "ARTSTORE_WORKERS": "2", "ARTSTORE_DATA_DIR": str(tmp_path / "var")}
+    with Service(tmp_path / "service", settings) as service:
+        until(lambda: len(seen.replicas()) == 2, 10, "both are registered")
+        assert seen.current() == (service.grpc_address,)
+        service.terminate()
+        assert service.wait(60) == 0
+        assert seen.replicas() == []
+
+
 def test_clients_find_them_in_redis(tmp_path: Path, on_postgres: Installation, redis: Redis) -> None:
     """Calls are spread over the replicas; without one retry none fails while replicas join and drain; one that is
     killed costs none either, by the retries; with Redis away they go on."""
