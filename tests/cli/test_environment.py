@@ -31,6 +31,7 @@ ACCEPTED: list[tuple[str, str, Any]] = [
     ("GATEWAY_ADDRESS", "127.0.0.1:80", Address(host="127.0.0.1", port=80)),
     ("METRICS_ADDRESS", "off", None),
     ("METRICS_ADDRESS", "OFF", None),
+    ("ADVERTISE_ADDRESS", "identity-1.internal:0", Address(host="identity-1.internal", port=0)),
     ("HEALTH_ADDRESS", "[::1]:8086", Address(host="::1", port=8086)),
     ("ISSUER", "https://identity.example", "https://identity.example"),
     ("AUDIENCE", "storage", "storage"),
