@@ -54,8 +54,8 @@ bench-quick: setup ## the same with fewer rows and rounds; about a minute
 bench-growth: .venv/.bench ## measure a token's cost against accounts, ledger rows, connections; memory; half an hour
 	$(BIN)/python -m benchmarks grow
 
-bench-scaling: .venv/.bench ## measure a token's cost with 1, 2 and 4 workers, and what they take at rest; about 3 minutes
-	$(BIN)/python -m benchmarks scale
+bench-scaling: .venv/.bench ## measure a token's cost with 1, 2 and 4 workers, and what they take at rest; ARGS=--keep puts it into docs/scaling.md
+	$(BIN)/python -m benchmarks scale $(ARGS)
 
 footprint: setup ## measure a service's idle memory, and the seconds from its start to its first token
 	$(BIN)/python -m benchmarks.footprint

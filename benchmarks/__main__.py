@@ -16,7 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from benchmarks import growth, moments, report, scaling, verification
+from benchmarks import growth, model, moments, report, scaling, verification
 from benchmarks.measure import Effort, measured, signature_costs
 from benchmarks.plan import rows
 from benchmarks.processes import LOAD_CORE, pin
@@ -78,14 +78,17 @@ def grow(tokens: int, only: str, out: Path) -> None:
 
 @main.command()
 @click.option("--rounds", default=scaling.ROUNDS, show_default=True, help="How often each number of workers is run.")
+@click.option("--keep", is_flag=True, help="Put it into benchmarks/scaling.json and docs/scaling.md.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench"), show_default=True)
-def scale(rounds: int, out: Path) -> None:
+def scale(rounds: int, keep: bool, out: Path) -> None:
     """A token's CPU with 1, 2 and 4 workers, and what they take at rest: the inputs of the model in docs/scaling.md."""
     with progress() as (console, say), tempfile.TemporaryDirectory(prefix="artstore-bench-") as folder:
         points = asyncio.run(scaling.curve(Path(folder), say, rounds))
     found = {"machine": report.machine(), "limits": scaling.limits(), "points": points}
     report.write(out / "scaling.json", found)
     report.scaling_table(found, console)
+    if keep:
+        model.keep(found)
     sys.exit(any(point["errors"] for point in points))
 
 

@@ -35,7 +35,6 @@ MAX_HEAD_BYTES = 16 * 1024
 """The request line and the headers, together; what most servers take."""
 AGE_JITTER = 0.1
 """Of a connection's age, as gRPC's core has it: clients that came together don't all leave together."""
-CLOSE = (b"connection", b"close")
 MAX_FRAMING_BYTES = 64 * 1024
 """Everything of one request that is not body; chunks of 16 bytes and more stay under it."""
 
@@ -138,9 +137,9 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_complete = True
         self._cancel_timer()
-        if self.loop.time() >= self._old_at:
-            self.headers.append(CLOSE)  # uvicorn answers in kind, and closes: no client has a request on its way then
         super().on_headers_complete()
+        if self.loop.time() >= self._old_at and self.cycle is not None:
+            self.cycle.keep_alive = False  # its answer says so, and no well-behaved client has sent another request
 
     def on_body(self, body: bytes) -> None:
         self._framing = max(0, self._framing - len(body))

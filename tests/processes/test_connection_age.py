@@ -70,7 +70,7 @@ def test_what_is_under_way_goes_on(service: Service, on_sqlite: Installation) ->
         slow = pool.submit(client.create, "slow")
         first, heard = time.monotonic(), 0
         while time.monotonic() < first + 4 * AGE_SECONDS:
-            assert next(feed).WhichOneof("event") is not None
+            assert next(feed).WhichOneof("content") is not None
             heard += 1
         assert heard >= 3
         assert slow.result().client_secret

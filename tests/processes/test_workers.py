@@ -193,7 +193,6 @@ def deaths(service: Service) -> int:
     [
         ({"ARTSTORE_SINKS_FILE": "/nowhere.json"}, 10),
         ({"ARTSTORE_GRPC_ADDRESS": "0.0.0.0:0"}, 10),
-        ({"ARTSTORE_DATABASE_URL": "sqlite:////tmp"}, 8),
         ({"ARTSTORE_WORKERS": "0"}, 10),
         ({"ARTSTORE_WORKERS": "many"}, 10),
     ],
