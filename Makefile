@@ -20,7 +20,7 @@ DESCRIPTORS := clients/python/artstore/identity/v1/descriptors.binpb
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-scaling bench-trust footprint lint docs site boards audit sbom proto proto-release lock secrets image image-local image-wheels clean
+.PHONY: help setup run test interop test-fast fuzz drill bench bench-quick bench-growth bench-scaling footprint bench-trust lint docs site boards audit sbom proto proto-release lock secrets image image-local image-wheels clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
