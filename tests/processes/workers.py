@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 import grpc
 import psutil
 from artstore import identity
+from artstore.identity.v1 import service_account_service_pb2 as accounts_pb
 from artstore.identity.v1 import token_service_pb2 as tokens_pb
 from artstore.identity.v1 import token_service_pb2_grpc
 
-from tests.processes.service import Installation, Service, until
+from artstore_grpc.installation import Administrator
+from tests.processes.service import Client, Installation, Service, until
 
 STOP_SECONDS = 60.0
 CALL_SECONDS = 20.0
@@ -59,6 +62,15 @@ def served(folder: Path, installation: Installation, count: int, **environment: 
                 psutil.Process(pid).kill()
 
 
+def caller(address: str, installation: Installation) -> Administrator:
+    """A new account's credentials, whose limit is none for a load."""
+    message = accounts_pb.ServiceAccount(name=f"caller {uuid4()}", role=accounts_pb.ROLE_USER, rate_limit=1_000_000)
+    request = accounts_pb.CreateServiceAccountRequest(service_account=message)
+    with Client(address, installation) as client:
+        made = client.accounts.CreateServiceAccount(request, metadata=client.bearer, timeout=STOP_SECONDS)
+    return Administrator(made.service_account.client_id, made.client_secret)
+
+
 class Load:
     """Callers that each issue tokens over a connection of their own, one call after the other, until the end."""
 
@@ -69,7 +81,7 @@ class Load:
         connection for every call."""
         self._options = [*ANEW, ("grpc.enable_retries", 0)]
         self._address = address
-        self._who = installation.administrator
+        self._who = caller(address, installation)
         self._anew = anew
         who = self._who
         self._request = tokens_pb.IssueTokenRequest(
