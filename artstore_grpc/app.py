@@ -9,7 +9,7 @@ import socket
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -164,9 +164,7 @@ async def serve(
             await doors.open()
             present.begin()
             if share is None:
-                log.info(
-                    "listening", grpc=str(at.grpc), gateway=str(at.gateway), metrics=str(at.metrics), mtls=str(at.mtls)
-                )
+                log.info("listening", **{each.name: str(getattr(at, each.name)) for each in fields(at)})
             loaded = loaded or await begin()
             if loaded is not None:
                 log.info("ready" if share is None else "worker ready", issuer=issuer)

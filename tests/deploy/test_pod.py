@@ -88,6 +88,7 @@ class Pod:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_rendered_pod_serves(
     tmp_path: Path, postgres_url: str, run_role: str, run_url: str, redis_url: str
 ) -> None:
