@@ -163,12 +163,19 @@ def closed(family: Family, labels: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def histogram(family: Family, read: Mapping[tuple[str, ...], Distribution]) -> Metric:
+    """A histogram, with labels in their sets alone; all of one family have the same bounds."""
     metric = made(family)
     assert isinstance(metric, HistogramMetricFamily)
+    found: dict[tuple[str, ...], tuple[list[tuple[str, float]], float]] = {}
     for labels, distribution in read.items():
         counts, total = distribution.cumulated()
+        told = closed(family, labels)
         bounds = [*map(floatToGoString, distribution.bounds), "+Inf"]
-        metric.add_metric(closed(family, labels), list(zip(bounds, counts, strict=True)), total)
+        before, sum_before = found.get(told, ([(bound, 0.0) for bound in bounds], 0.0))
+        buckets = [(bound, more + count) for (bound, more), count in zip(before, counts, strict=True)]
+        found[told] = buckets, sum_before + total
+    for told, (buckets, total) in found.items():
+        metric.add_metric(told, buckets, total)
     return metric
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from artstore_grpc.counters import Distribution
 from artstore_grpc.imports import Outcome
 from artstore_grpc.telemetry import catalogue
 from artstore_grpc.telemetry.catalogue import BY_NAME, FAMILIES, MERGES, OTHER, Family, Kind, Merge
@@ -84,6 +85,23 @@ def test_what_is_not_in_the_list_is_other() -> None:
     assert found("artstore_denials_total", {"kind": OTHER}) == 100
     (denials,) = [each for each in metrics.collect() if each.name == "artstore_denials"]
     assert len(denials.samples) == len(catalogue.DENIALS)
+
+
+def test_what_is_not_in_the_list_is_one_histogram() -> None:
+    """Two methods that are not in the list are one series, of both: two of one name would make the scrape invalid."""
+    metrics, spread = Metrics(), {(name,): Distribution((0.5, 1.0)) for name in ("mine", "yours")}
+    spread["mine",].observe(0.1)
+    spread["yours",].observe(0.7)
+    metrics.spread_from("artstore_call_duration_seconds", lambda: spread)
+    family = next(each for each in metrics.collect() if each.name == "artstore_call_duration_seconds")
+    counts = [(sample.name.rpartition("_")[2], sample.labels.get("le"), sample.value) for sample in family.samples]
+    assert counts == [
+        ("bucket", "0.5", 1.0),
+        ("bucket", "1.0", 2.0),
+        ("bucket", "+Inf", 2.0),
+        ("count", None, 2.0),
+        ("sum", None, pytest.approx(0.8)),
+    ]
 
 
 def test_a_read_is_a_copy() -> None:
