@@ -140,12 +140,16 @@ def rotations(office: Office) -> Asked:
     return pb.RunRotationsRequest(), office.later(days=2).authorization
 
 
+def prepared_keys(office: Office) -> list[str]:
+    asked = keys_pb.ListSigningKeysRequest(), office.admin.authorization
+    keys = office.call("ListSigningKeys", asked).signing_keys
+    return [key.kid for key in keys if key.state == tokens_pb.KEY_STATE_PREPARED]
+
+
 def preparing(office: Office) -> Asked:
     """With none that is prepared already: that one would be the answer."""
-    admin = office.admin
-    for key in office.call("ListSigningKeys", (keys_pb.ListSigningKeysRequest(), admin.authorization)).signing_keys:
-        if key.state == tokens_pb.KEY_STATE_PREPARED:
-            office.call("RetireSigningKey", (keys_pb.RetireSigningKeyRequest(kid=key.kid), admin.authorization))
+    for kid in prepared_keys(office):
+        office.call("RetireSigningKey", (keys_pb.RetireSigningKeyRequest(kid=kid), office.admin.authorization))
     return keys_pb.PrepareSigningKeyRequest(), office.admin.authorization
 
 
@@ -213,11 +217,9 @@ def test_every_change_tells_its_origin(office: Office) -> None:
     """Its row has the caller as its actor, the address that the call came from, the request id that the log line has,
     and what was before, where there was something."""
     for method, prepare in CHANGES.items():
-        asked = prepare(office)
-        begin = office.head
-        office.call(method, asked)
-        line = office.logged(method)
-        mine = [row for row in office.rows(begin) if row.actor == line["client_id"]]
+        line, mine = told_of(office, method, prepare)
+        if not mine and method == "PrepareSigningKey":  # the service's own has come first, as it does within a second
+            line, mine = told_of(office, method, prepare)
         assert mine, f"{method} left no row"
         for row in mine:
             told = json.loads(row.detail)
@@ -225,10 +227,23 @@ def test_every_change_tells_its_origin(office: Office) -> None:
             assert told.get("before") or method in WITHOUT_BEFORE, (method, told)
 
 
+def told_of(
+    office: Office, method: str, prepare: Callable[[Office], Asked]
+) -> tuple[dict[str, Any], list[audit_pb.AuditEvent]]:
+    """Makes a change; its line in the log, and its caller's rows in the ledger."""
+    asked = prepare(office)
+    begin = office.head
+    office.call(method, asked)
+    line = office.logged(method)
+    return line, [row for row in office.rows(begin) if row.actor == line["client_id"]]
+
+
 def test_without_its_row_nothing_changes(office: Office) -> None:
     """A ledger that takes no row: every change is refused, and not a value in the database is another one."""
     for method, prepare in CHANGES.items():
         asked = prepare(office)
+        if method == "PrepareSigningKey" and prepared_keys(office):  # the service's own, as within a second
+            asked = prepare(office)
         with shut_ledger(database_of(office)):
             before = asyncio.run(contents(database_of(office)))
             with contextlib.suppress(Refused) if method == "RunRotations" else pytest.raises(Refused):
