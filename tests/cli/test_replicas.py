@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from artstore_grpc.cli.exits import Exit
 from artstore_grpc.cli.main import main
 from tests.installation import Installation
+from tests.processes.service import until
 from tests.servers import Redis
 
 
@@ -31,9 +32,9 @@ def listed(url: str, *options: str) -> str:
 def test_a_service_is_listed_while_it_serves(tmp_path: Path, redis: Redis) -> None:
     """Its address, readiness, version and start, as a table and as JSON; nothing of it after an orderly stop."""
     with Installation(tmp_path, redis_url=redis.url()) as service:
+        until(lambda: [each["ready"] for each in json.loads(listed(redis.url(), "--json"))] == [True], 10, "ready")
         (shown,) = json.loads(listed(redis.url(), "--json"))
         assert shown["address"] == str(service.started.grpc_address)
-        assert shown["ready"] is True
         assert set(shown) == {"address", "ready", "version", "started", "instance"}
         table = listed(redis.url())
         assert all(shown[name] in table for name in ("address", "version", "instance"))
