@@ -165,10 +165,11 @@ async def test_workers_of_one_address(start: Callable[..., Process], seen: Redis
     await until(lambda: len(seen.replicas()) == 2, SOON)
     assert seen.current() == ("10.0.0.1:50051",)
     other = start("10.0.0.2:50051", instance="same")
+    await until(lambda: "10.0.0.2:50051" in seen.current(), SOON)
+    await other.die()
     start("10.0.0.3:50051", instance="same")
     await until(lambda: "10.0.0.3:50051" in seen.current(), SOON)
     assert len(seen.replicas()) == 3
-    await other.die()
     first.turn(False)
     await until(lambda: sum(replica.ready for replica in seen.replicas()) == 2, SOON)
     assert "10.0.0.1:50051" in seen.current()

@@ -113,7 +113,9 @@ def test_workers(tmp_path: Path, redis: Redis, seen: RedisReplicas) -> None:
         assert seen.replicas() == []
 
 
-def test_clients_find_them_in_redis(tmp_path: Path, on_postgres: Installation, redis: Redis) -> None:
+def test_clients_find_them_in_redis(
+    tmp_path: Path, on_postgres: Installation, redis: Redis, seen: RedisReplicas
+) -> None:
     """Calls are spread over the replicas; without one retry none fails while replicas join and drain; one that is
     killed costs none either, by the retries; with Redis away they go on."""
     environment = on_postgres.environment | {"ARTSTORE_REDIS_URL": redis.url(), "ARTSTORE_DRAIN_DELAY": "2"}
@@ -121,6 +123,7 @@ def test_clients_find_them_in_redis(tmp_path: Path, on_postgres: Installation, r
     with replicas(tmp_path, environment, 2) as services, ExitStack() as stack:
         with Client(services[0].grpc_address, on_postgres) as client:
             account = unlimited(client)
+        until(lambda: len(addresses(seen)) == 2, 5, "both are found")
 
         async def lived() -> None:
             discovery = RedisReplicas(redis.url())
