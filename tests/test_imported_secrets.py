@@ -85,7 +85,7 @@ async def test_one_hash_in_each_process(legacy: Legacy) -> None:
         for _ in range(5):
             assert (await process.enter()).account.client_id == "legacy"
         await asyncio.sleep(0)
-        assert process.hasher.computed == 1
+        assert process.hasher.durations.count == 1
         assert (await legacy.stored()).secrets[0].tag is None
     process.hasher.close()
 
@@ -171,7 +171,7 @@ async def test_texts_that_are_no_secret(legacy: Legacy, text: str) -> None:
     for client_id in ("legacy", "empty", "nobody"):
         with pytest.raises(InvalidClient):
             await legacy.enter(text, client_id)
-    assert legacy.hasher.computed == 0
+    assert legacy.hasher.durations.count == 0
 
 
 async def test_a_secret_of_ours_is_never_an_imported_one(legacy: Legacy) -> None:
@@ -181,7 +181,7 @@ async def test_a_secret_of_ours_is_never_an_imported_one(legacy: Legacy) -> None
     for client_id in ("ours", "legacy", "nobody"):
         with pytest.raises(InvalidClient):
             await legacy.enter(made.text, client_id)
-    assert legacy.hasher.computed == 0
+    assert legacy.hasher.durations.count == 0
     assert attempts_module.find(sample(secrets=(sample_secret(id=made.id, imported=True),)), made.id) is None
 
 
@@ -205,12 +205,12 @@ async def test_in_an_outage_memory_is_enough(legacy: Legacy) -> None:
     await legacy.replica.account_by_client_id("cold")
     legacy.replica.outage_since = 0.0
     legacy.replica._window_seconds = float("inf")
-    hashes = legacy.hasher.computed
+    hashes = legacy.hasher.durations.count
     assert (await legacy.enter()).account.client_id == "legacy"
     for text, client_id in ((TEXT, "cold"), ("wrong", "legacy"), (TEXT, "nobody")):
         with pytest.raises(StoreUnavailable):
             await legacy.enter(text, client_id)
-    assert legacy.hasher.computed == hashes
+    assert legacy.hasher.durations.count == hashes
 
 
 async def test_a_change_of_the_account_keeps_the_tag(legacy: Legacy) -> None:
@@ -223,7 +223,7 @@ async def test_a_change_of_the_account_keeps_the_tag(legacy: Legacy) -> None:
         unit.record(Event(now(), SYSTEM, EventKind.ACCOUNT_UPDATED, account.id, {}))
     await legacy.replica.catch_up()
     assert (await legacy.enter()).account.rate_limit == 5
-    assert legacy.hasher.computed == 1
+    assert legacy.hasher.durations.count == 1
 
 
 async def test_without_imported_secrets_nothing_is_hashed(store: SqlStore) -> None:
@@ -232,12 +232,12 @@ async def test_without_imported_secrets_nothing_is_hashed(store: SqlStore) -> No
     await office.replica.load()
     with pytest.raises(InvalidClient):
         await office.enter("wrong", "nobody")
-    assert office.hasher.computed == 0
+    assert office.hasher.durations.count == 0
     await office.add("legacy", hashed())
     with pytest.raises(InvalidClient):
         await office.enter("wrong", "nobody")
     await asyncio.sleep(0)
-    assert office.hasher.computed == 1
+    assert office.hasher.durations.count == 1
     office.hasher.close()
 
 
@@ -279,7 +279,7 @@ async def test_failures_of_a_source(legacy: Legacy, few: int) -> None:
         await legacy.enter()
     assert await legacy.enter(source="5.6.7.8")
     assert await legacy.enter(), "a tag comes before any back-off"
-    assert legacy.hasher.computed <= few + 1
+    assert legacy.hasher.durations.count <= few + 1
 
 
 async def test_successes_are_no_failures(legacy: Legacy, few: int) -> None:

@@ -60,7 +60,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path, on_postgres: Installat
         yield Fleet(tmp_path, on_postgres, redis_url, getattr(request, "param", DELAY), stack)
 
 
-@pytest.mark.parametrize("fleet", [DELAY, NO_DELAY, KILLED], indirect=True)
+@pytest.mark.parametrize("fleet", [DELAY, pytest.param(NO_DELAY, marks=pytest.mark.drill), KILLED], indirect=True)
 def test_behind_a_tcp_balancer(fleet: Fleet) -> None:
     """Three replicas restart one after the other under a steady load: with the SDK's retries no IssueToken fails,
     however they are ended; how many do without them is printed."""
@@ -80,6 +80,7 @@ def test_behind_a_tcp_balancer(fleet: Fleet) -> None:
     assert balancer.accepted > 3 * CONNECTIONS, "nobody had to connect anew"
 
 
+@pytest.mark.drill
 def test_by_redis(fleet: Fleet, redis_url: str) -> None:
     """The same by the registrations in Redis: no IssueToken fails, and each replica has its share again at the end."""
     seen = RedisReplicas(redis_url)
