@@ -104,7 +104,9 @@ async def measured(rig: Rig, rows: Sequence[Row], effort: Effort, progress: Call
             subjects[row.name] = Subject(Result(row), target, operations)
             if not row.at_most:
                 progress(f"warming: {row.name}")
-                subjects[row.name].result.errors += (await load.closed(operations, FIRST_SECONDS, FIRST_CALLS)).errors
+                first = FIRST_CALLS * row.times_seconds
+                outcome = await load.closed(operations, FIRST_SECONDS * row.times_seconds, first)
+                subjects[row.name].result.errors += outcome.errors
         floors = {row.floor for row in rows}
         for number in range(effort.rounds):
             for row in rows:
@@ -127,9 +129,10 @@ async def visit(rig: Rig, subject: Subject, floor: Subject | None, effort: Effor
     for each in (floor, subject):
         if each is not None and not each.result.row.at_most:
             each.result.errors += (await load.closed(each.operations, WARM_SECONDS)).errors
+    seconds = effort.seconds * row.times_seconds
     for _ in range(FEW_PAIRS if row.at_most else effort.pairs):
-        base = await run(floor, effort.seconds) if floor is not None else None
-        cost = await run(subject, effort.seconds)
+        base = await run(floor, seconds) if floor is not None else None
+        cost = await run(subject, seconds)
         if base and cost:
             subject.result.ratios.append(cost / base)
 

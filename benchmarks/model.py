@@ -68,8 +68,9 @@ class Needs:
 
 
 def costs(points: Sequence[Mapping[str, Any]]) -> Costs:
-    """From the points of a curve: a process' figures by the first, of one worker; a supervisor's by the others."""
-    first, others = points[0], points[1:]
+    """From the points of a curve: a process' figures by the first, of one worker; a supervisor's by the others, as far
+    as each had a core."""
+    first, others = points[0], [point for point in points[1:] if point["workers"] <= point["cores"]]
     return Costs(
         token_us=first["cpu_us_per_token"],
         sharing=max(1.0, *(point["times_first"] for point in others)),
@@ -121,7 +122,7 @@ def measured() -> dict[str, Any]:
 def markdown(found: Mapping[str, Any]) -> str:
     """The tables of docs/scaling.md: what was measured, and what the model makes of it."""
     lines = [
-        "| workers | CPU µs per token | × one worker | tokens a second, all cores for all | idle CPU ms/s | "
+        "| workers | CPU µs per token | × one worker | tokens a second | idle CPU ms/s | "
         "idle database transactions/s | Redis scripts per token | MiB |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]

@@ -24,17 +24,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def pin(pid: int, core: int) -> None:
-    """Keeps a process on one core, if there are two to keep apart; threads that it starts later stay there too."""
-    if core < (os.cpu_count() or 1):
+def pin(pid: int, core: int | None) -> None:
+    """Keeps a process on one core, if there are two to keep apart, or lets it have every core; threads that it starts
+    later stay there too."""
+    count = os.cpu_count() or 1
+    if core is None or core < count:
         for thread in psutil.Process(pid).threads():
-            os.sched_setaffinity(thread.id, {core})
-
-
-def pin_to(pid: int, allowed: set[int]) -> None:
-    """Lets a process run on these cores."""
-    for thread in psutil.Process(pid).threads():
-        os.sched_setaffinity(thread.id, allowed)
+            os.sched_setaffinity(thread.id, range(count) if core is None else {core})
 
 
 def cpu_seconds(pid: int) -> float:
@@ -111,11 +107,11 @@ def gateway(target: str, environment: dict[str, str], cwd: Path) -> Spoken:
     return Spoken([*COMMAND, "gateway", "--target", target], environment, cwd)
 
 
-def started(service: Service) -> Service:
-    """The service, ready and pinned."""
+def started(service: Service, *, every_core: bool = False) -> Service:
+    """The service, ready, and pinned; it may have every core if that is said, which it had not inherited."""
     service.spawn()
     service.logged("ready")
     for pid in family(service.pid):
-        pin(pid, SERVER_CORE)
+        pin(pid, None if every_core else SERVER_CORE)
     until(lambda: service.running, START_SECONDS, "running")
     return service

@@ -227,6 +227,7 @@ def scaling_table(found: Mapping[str, Any], console: Console) -> None:
     console.print(found["limits"])
     shown = Table(
         "workers",
+        "cores",
         "CPU µs per token",
         "× one",
         "tokens a second",

@@ -13,11 +13,12 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Set
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
+import psutil
 
 from artstore_grpc.ephemeral.shares import PARTS
 from artstore_grpc.model import Role
@@ -66,6 +67,10 @@ class Variant:
     database: str = "sqlite"
     redis: bool = False
     workers: int = 1
+    every_core: bool = False
+    """Neither it nor what it needs nor the load generator is kept on one core: two workers that share one evict each
+    other's caches with every call, which each on a core of its own they do not, and so does a load generator that may
+    not make way for them."""
     environment: Mapping[str, str] = field(default_factory=dict)
     plan: Plan = Plan(CALLED, CALLED)  # noqa: RUF009 - frozen
 
@@ -83,7 +88,8 @@ VARIANTS: dict[str, Variant] = {
     "redis one by one": Variant(redis=True, plan=Plan(CALLED, CALLED, rate_limit=UNSHARED)),
     "postgres": Variant("postgresql", plan=LISTED),
     "postgres redis": Variant("postgresql", redis=True),
-    "two workers": Variant(workers=2, plan=LISTED),
+    "one worker": Variant(every_core=True, plan=LISTED),
+    "two workers": Variant(workers=2, every_core=True, plan=LISTED),
     "eddsa": Variant(environment={"ARTSTORE_SIGNING_ALGORITHM": "EdDSA"}),
     "es256": Variant(environment={"ARTSTORE_SIGNING_ALGORITHM": "ES256"}),
     "cold": Variant(plan=Plan(COLD, COLD, cold_cost=12)),
@@ -138,8 +144,18 @@ class Rig:
         for pid in waking:
             os.kill(pid, signal.SIGCONT)
         self._stopped = services - wanted
+        self._let_load(all(name in self._variants and self._variants[name].every_core for name in names))
         if waking:
             await asyncio.sleep(SETTLE_SECONDS)
+
+    def _let_load(self, everywhere: bool) -> None:
+        """The load generator and the servers that services need have every core, or their own."""
+        for process in (each.process for each in (self._postgres, self._redis) if each is not None):
+            assert process is not None
+            for pid in processes.family(process.pid):
+                with suppress(psutil.NoSuchProcess, ProcessLookupError):  # a connection of PostgreSQL's may have ended
+                    pin(pid, None if everywhere else LOAD_CORE)
+        pin(os.getpid(), None if everywhere else LOAD_CORE)
 
     def wake(self) -> None:
         """Lets all services go on."""
@@ -164,7 +180,7 @@ class Rig:
             environment["ARTSTORE_REDIS_URL"] = self.redis_url
         service = Service(self._folder / name.replace(" ", "-"), environment)
         self._stack.callback(service.kill)
-        processes.started(service)
+        processes.started(service, every_core=variant.every_core)
         port = int(service.gateway_url.rpartition(":")[2])
         measured = Measured(processes.family(service.pid))
         return Target(measured, service.grpc_address, port, tuple(accounts), administrator, service)
