@@ -25,8 +25,8 @@ COSTS = Costs(token_us=1000, sharing=1.05, idle_ms=10, idle_transactions=6, proc
 POINTS: list[dict[str, Any]] = measured()["points"] if MEASURED.exists() else []
 """Empty until `make bench-scaling ARGS=--keep` has been run."""
 SHARING = 1.2
-"""CPU of a token with several workers, as a multiple of one worker's, where PostgreSQL, Redis and the load generator are
-on the same cores. What it must be without them (1.1) is a row of `make bench`."""
+"""CPU of a token with several workers, as a multiple of one worker's, where PostgreSQL, Redis and the load generator
+are on the same cores. What it must be without them (1.1) is a row of `make bench`."""
 
 
 def test_the_page_is_what_was_measured() -> None:
