@@ -45,7 +45,7 @@ def ports_to(address: str) -> set[int]:
 
 
 def test_callers_move_and_no_call_fails(service: Service, on_sqlite: Installation) -> None:
-    """Callers without retries connect anew several times, and not one of their calls fails."""
+    """Callers without a retry policy connect anew several times, and not one of their calls fails."""
     seen: set[int] = set()
     with Load(service.grpc_address, on_sqlite, 3, retries=False) as load:
 

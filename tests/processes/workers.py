@@ -77,9 +77,8 @@ class Load:
     def __init__(
         self, address: str, installation: Installation, callers: int, *, retries: bool, anew: bool = False
     ) -> None:
-        """`retries`: by the client library as it comes, else by bare gRPC, which repeats nothing. `anew`: by a new
-        connection for every call."""
-        self._options = [*ANEW, ("grpc.enable_retries", 0)]
+        """`retries`: by the client library as it comes, else by gRPC as it comes, which repeats what no server has seen
+        and nothing else. `anew`: by a new connection for every call."""
         self._address = address
         self._who = caller(address, installation)
         self._anew = anew
@@ -129,7 +128,7 @@ class Load:
 
     def _call(self) -> None:
         """Without."""
-        channel = grpc.insecure_channel(self._address, self._options)
+        channel = grpc.insecure_channel(self._address, ANEW)
         while not self._stop.is_set():
             started = time.monotonic()
             try:
@@ -141,7 +140,7 @@ class Load:
                 self._succeed(started)
             if self._anew:
                 channel.close()
-                channel = grpc.insecure_channel(self._address, self._options)
+                channel = grpc.insecure_channel(self._address, ANEW)
         channel.close()
 
     def _succeed(self, started: float) -> None:
