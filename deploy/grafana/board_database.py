@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from panels import BLUE, GREEN, OURS, RED, YELLOW, Board, Panel, Row, Series
-from queries import RATE, SECONDS, UP_OR_DOWN, by_instance, quantiles, rate, short
+from queries import RATE, SECONDS, by_instance, calls, quantiles, rates
+from shared_panels import LEDGER_LAG, tokens_by_mode, up_or_down
 
 DATABASE = Board(
     "database",
@@ -13,25 +14,19 @@ DATABASE = Board(
         Row(
             "Now",
             (
-                Panel(
+                up_or_down(
                     "Database",
                     "Whether the last poll of the ledger was answered in time.",
-                    (by_instance("artstore_database_up"),),
+                    "artstore_database_up",
+                    "ArtstoreDatabaseDown",
                     height=5,
-                    kind="stat",
-                    thresholds=((0, RED), (1, GREEN)),
-                    mappings=UP_OR_DOWN,
-                    runbook="ArtstoreDatabaseDown",
                 ),
-                Panel(
+                up_or_down(
                     "Redis",
                     "Whether the last probe was answered in time. Nothing: there is no Redis in the settings.",
-                    (by_instance("artstore_redis_up"),),
+                    "artstore_redis_up",
+                    "ArtstoreRedisDown",
                     height=5,
-                    kind="stat",
-                    thresholds=((0, RED), (1, GREEN)),
-                    mappings=UP_OR_DOWN,
-                    runbook="ArtstoreRedisDown",
                 ),
                 Panel(
                     "Outage mode",
@@ -59,23 +54,11 @@ DATABASE = Board(
                     runbook="ArtstoreDatabaseDown",
                     named_colours=(("database", BLUE), ("Redis", RED)),
                 ),
-                Panel(
-                    "Tokens by mode",
-                    "`outage`: from memory, valid for 5 minutes at the most.",
-                    (Series(rate("artstore_tokens_issued_total", "mode"), "{{mode}}"),),
-                    unit=RATE,
-                    stacked=True,
-                    runbook="ArtstoreDegraded",
-                    named_colours=(("normal", GREEN), ("outage", RED)),
-                ),
+                tokens_by_mode("Tokens by mode", "`outage`: from memory, valid for 5 minutes at the most."),
                 Panel(
                     "Calls refused for a dependency",
                     "That ended with UNAVAILABLE, by method.",
-                    (
-                        Series(
-                            short(rate("artstore_calls_total", "method", f'code="UNAVAILABLE", {OURS}')), "{{method}}"
-                        ),
-                    ),
+                    (calls(f'code="UNAVAILABLE", {OURS}'),),
                     unit=RATE,
                     runbook="ArtstoreIssueTokenErrors",
                 ),
@@ -105,7 +88,7 @@ DATABASE = Board(
                 Panel(
                     "Connections asked for",
                     "A second, by instance; each is a transaction or a statement.",
-                    (Series(rate("artstore_database_pool_wait_seconds_count", "instance"), "{{instance}}"),),
+                    (rates("artstore_database_pool_wait_seconds_count", "instance"),),
                     unit="ops",
                 ),
             ),
@@ -116,43 +99,22 @@ DATABASE = Board(
                 Panel(
                     "Accounts read from the database",
                     "A second, by instance: look-ups that memory had no answer for.",
-                    (
-                        Series(
-                            rate(
-                                "artstore_cache_lookups_total", "instance", f'cache="accounts", outcome="miss", {OURS}'
-                            ),
-                            "{{instance}}",
-                        ),
-                    ),
+                    (rates("artstore_cache_lookups_total", "instance", f'cache="accounts", outcome="miss", {OURS}'),),
                     unit="ops",
                 ),
                 Panel(
                     "Calls that change something",
                     "A second, by method.",
                     (
-                        Series(
-                            short(
-                                rate(
-                                    "artstore_calls_total",
-                                    "method",
-                                    'method=~".+/(Create|Update|Delete|Undelete|Suspend|Activate|Rotate|Revoke|Import|'
-                                    f'Prepare|Retire).*", {OURS}',
-                                )
-                            ),
-                            "{{method}}",
+                        calls(
+                            'method=~".+/(Create|Update|Delete|Undelete|Suspend|Activate|Rotate|Revoke|Import|'
+                            f'Prepare|Retire).*", {OURS}'
                         ),
                     ),
                     unit=RATE,
                     stacked=True,
                 ),
-                Panel(
-                    "How old an instance's knowledge is",
-                    "Every change committed before then is known. A quarter of a second in good order.",
-                    (by_instance("artstore_ledger_lag_seconds"),),
-                    unit=SECONDS,
-                    thresholds=((5, RED),),
-                    runbook="ArtstoreLedgerLag",
-                ),
+                LEDGER_LAG,
             ),
         ),
     ),

@@ -7,69 +7,66 @@ from queries import (
     FAILED,
     ISSUE,
     RATE,
-    RECORDED,
     SECONDS,
     SHARE,
-    UP_OR_DOWN,
     budget,
     by_instance,
+    calls,
+    named,
+    pace,
     quantiles,
-    rate,
-    short,
+    rates,
 )
+from shared_panels import LEDGER_LAG, up_or_down
+
+
+def left(title: str, text: str, query: str, runbook: str) -> Panel:
+    """What is left of a budget."""
+    return Panel(
+        title,
+        text,
+        (Series(query, ""),),
+        unit=SHARE,
+        width=4,
+        kind="stat",
+        thresholds=((-1e9, RED), (0.1, YELLOW), (0.5, GREEN)),
+        runbook=runbook,
+        decimals=1,
+    )
+
+
+def spent(title: str, text: str, series: tuple[Series, ...], runbook: str) -> Panel:
+    """How fast it goes; the thresholds are those of the alerts."""
+    return Panel(title, text, series, unit="none", thresholds=((6, YELLOW), (14.4, RED)), runbook=runbook)
+
 
 OBJECTIVES = Row(
     "The objectives",
     (
-        Panel(
+        left(
             "Error budget left",
             "Of 30 days' budget: 0.1 % of the IssueToken calls may be failed by the service, not by their caller.",
-            (Series(budget(f"artstore_calls_total{{{FAILED}}}", f"artstore_calls_total{{{ISSUE}}}", "0.001"), ""),),
-            unit=SHARE,
-            width=4,
-            kind="stat",
-            thresholds=((-1e9, RED), (0.1, YELLOW), (0.5, GREEN)),
-            runbook="ArtstoreIssueTokenErrors",
-            decimals=1,
+            budget(f"artstore_calls_total{{{FAILED}}}", f"artstore_calls_total{{{ISSUE}}}", "0.001"),
+            "ArtstoreIssueTokenErrors",
         ),
-        Panel(
+        spent(
             "How fast failures spend it",
             "1 is the pace at which a month's budget lasts a month. 14.4 for an hour, or 6 for six, wake somebody.",
-            tuple(
-                Series(f"job:artstore_issue_token_errors:ratio_rate{window}{RECORDED} / 0.001", f"over {window}")
-                for window in ("5m", "1h", "6h")
-            ),
-            unit="none",
-            thresholds=((6, YELLOW), (14.4, RED)),
-            runbook="ArtstoreIssueTokenErrors",
+            pace("artstore_issue_token_errors", "0.001"),
+            "ArtstoreIssueTokenErrors",
         ),
-        Panel(
+        left(
             "Latency budget left",
             "Of 30 days' budget: 1 % of the IssueToken calls may take longer than 100 ms.",
-            (
-                Series(
-                    f'1 - (1 - sum(increase(artstore_call_duration_seconds_bucket{{le="0.1", {ISSUE}}}[30d])) '
-                    f"/ sum(increase(artstore_call_duration_seconds_count{{{ISSUE}}}[30d]))) / 0.01",
-                    "",
-                ),
-            ),
-            unit=SHARE,
-            width=4,
-            kind="stat",
-            thresholds=((-1e9, RED), (0.1, YELLOW), (0.5, GREEN)),
-            runbook="ArtstoreIssueTokenSlow",
-            decimals=1,
+            f'1 - (1 - sum(increase(artstore_call_duration_seconds_bucket{{le="0.1", {ISSUE}}}[30d])) '
+            f"/ sum(increase(artstore_call_duration_seconds_count{{{ISSUE}}}[30d]))) / 0.01",
+            "ArtstoreIssueTokenSlow",
         ),
-        Panel(
+        spent(
             "How fast slow calls spend it",
             "As beside it, for calls of more than 100 ms.",
-            tuple(
-                Series(f"job:artstore_issue_token_slow:ratio_rate{window}{RECORDED} / 0.01", f"over {window}")
-                for window in ("5m", "1h", "6h")
-            ),
-            unit="none",
-            thresholds=((6, YELLOW), (14.4, RED)),
-            runbook="ArtstoreIssueTokenSlow",
+            pace("artstore_issue_token_slow", "0.01"),
+            "ArtstoreIssueTokenSlow",
         ),
     ),
 )
@@ -86,14 +83,14 @@ OVERVIEW = Board(
                 Panel(
                     "Calls",
                     "Calls a second by method, over both doors.",
-                    (Series(short(rate("artstore_calls_total", "method")), "{{method}}"),),
+                    (calls(),),
                     unit=RATE,
                     stacked=True,
                 ),
                 Panel(
                     "Calls that did not end with OK",
                     "By gRPC code. UNAUTHENTICATED, INVALID_ARGUMENT and mostly RESOURCE_EXHAUSTED are callers' own.",
-                    (Series(rate("artstore_calls_total", "code", f'code!="OK", {OURS}'), "{{code}}"),),
+                    (rates("artstore_calls_total", "code", f'code!="OK", {OURS}'),),
                     unit=RATE,
                     runbook="ArtstoreIssueTokenErrors",
                 ),
@@ -113,13 +110,13 @@ OVERVIEW = Board(
                 Panel(
                     "Calls by instance",
                     "Balancers spread connections, not calls: an instance with far fewer calls has few clients.",
-                    (Series(rate("artstore_calls_total", "instance"), "{{instance}}"),),
+                    (rates("artstore_calls_total", "instance"),),
                     unit=RATE,
                 ),
                 Panel(
                     "CPU",
                     "Cores in use. A process has one; close to 1 for each of its workers it is full.",
-                    (Series(rate("process_cpu_seconds_total", "instance"), "{{instance}}"),),
+                    (rates("process_cpu_seconds_total", "instance"),),
                     unit="none",
                     thresholds=((0.9, YELLOW),),
                     runbook="ArtstoreIssueTokenSlow",
@@ -131,20 +128,11 @@ OVERVIEW = Board(
                     unit="bytes",
                     runbook="ArtstoreRestarting",
                 ),
-                Panel(
-                    "Up",
-                    "Whether Prometheus reaches each instance.",
-                    (Series(f"max by (instance) (up{{{OURS}}})", "{{instance}}"),),
-                    width=6,
-                    kind="stat",
-                    thresholds=((0, RED), (1, GREEN)),
-                    mappings=UP_OR_DOWN,
-                    runbook="ArtstoreInstanceDown",
-                ),
+                up_or_down("Up", "Whether Prometheus reaches each instance.", "up", "ArtstoreInstanceDown", width=6),
                 Panel(
                     "Versions",
                     "How many instances run which version.",
-                    (Series(f"count by (version) (artstore_build_info{{{OURS}}})", "{{version}}"),),
+                    (Series(f"count by (version) (artstore_build_info{{{OURS}}})", named("version")),),
                     width=6,
                     kind="stat",
                     runbook="ArtstoreMixedVersions",
@@ -163,7 +151,7 @@ OVERVIEW = Board(
                     (
                         Series(
                             f"max by (instance) (process_open_fds{{{OURS}}} / process_max_fds{{{OURS}}})",
-                            "{{instance}}",
+                            named("instance"),
                         ),
                     ),
                     unit=SHARE,
@@ -189,14 +177,7 @@ OVERVIEW = Board(
                     thresholds=((3, RED),),
                     runbook="ArtstoreFeedLag",
                 ),
-                Panel(
-                    "How old an instance's knowledge is",
-                    "Every change committed before then is known. A quarter of a second in good order.",
-                    (by_instance("artstore_ledger_lag_seconds"),),
-                    unit=SECONDS,
-                    thresholds=((5, RED),),
-                    runbook="ArtstoreLedgerLag",
-                ),
+                LEDGER_LAG,
             ),
         ),
     ),

@@ -3,7 +3,33 @@
 from __future__ import annotations
 
 from panels import GREEN, OURS, RED, YELLOW, Board, Panel, Row, Series
-from queries import RATE, SECONDS, rate
+from queries import SECONDS, known
+from shared_panels import denials
+
+
+def now(
+    title: str,
+    text: str,
+    query: str,
+    runbook: str,
+    *thresholds: tuple[float, str],
+    unit: str = "short",
+    mappings: tuple[tuple[str, str, str], ...] = (),
+) -> Panel:
+    """A number of the first row."""
+    return Panel(
+        title,
+        text,
+        (Series(query, ""),),
+        unit=unit,
+        width=4,
+        height=5,
+        kind="stat",
+        thresholds=thresholds,
+        mappings=mappings,
+        runbook=runbook,
+    )
+
 
 SECRETS_AND_KEYS = Board(
     "secrets_and_keys",
@@ -13,72 +39,51 @@ SECRETS_AND_KEYS = Board(
         Row(
             "Now",
             (
-                Panel(
+                now(
                     "Last secrets that expire within 7 days",
                     "Accounts that will have nothing to prove themselves by.",
-                    (Series(f"max(artstore_secrets_expiring_7_days{{{OURS}}})", ""),),
-                    width=4,
-                    height=5,
-                    kind="stat",
-                    thresholds=((1, YELLOW),),
-                    runbook="ArtstoreSecretsExpiring",
+                    known("artstore_secrets_expiring_7_days"),
+                    "ArtstoreSecretsExpiring",
+                    (1, YELLOW),
                 ),
-                Panel(
+                now(
                     "Last secrets that have expired",
                     "Accounts, neither suspended nor deleted, that nobody can use any more.",
-                    (Series(f"max(artstore_secrets_expired{{{OURS}}})", ""),),
-                    width=4,
-                    height=5,
-                    kind="stat",
-                    thresholds=((1, RED),),
-                    runbook="ArtstoreSecretsExpired",
+                    known("artstore_secrets_expired"),
+                    "ArtstoreSecretsExpired",
+                    (1, RED),
                 ),
-                Panel(
+                now(
                     "Deliveries that wait",
                     "New secrets that their sink has not taken yet.",
-                    (Series(f"max(artstore_secret_deliveries_pending{{{OURS}}})", ""),),
-                    width=4,
-                    height=5,
-                    kind="stat",
-                    thresholds=((1, YELLOW),),
-                    runbook="ArtstoreDeliveriesPending",
+                    known("artstore_secret_deliveries_pending"),
+                    "ArtstoreDeliveriesPending",
+                    (1, YELLOW),
                 ),
-                Panel(
+                now(
                     "Age of the signing key",
                     "How long the key that signs has done so.",
-                    (Series(f"time() - max(artstore_signing_key_activate_timestamp_seconds{{{OURS}}})", ""),),
+                    f"time() - {known('artstore_signing_key_activate_timestamp_seconds')}",
+                    "ArtstoreSigningKeyOld",
+                    (90 * 86400, YELLOW),
                     unit=SECONDS,
-                    width=4,
-                    height=5,
-                    kind="stat",
-                    thresholds=((90 * 86400, YELLOW),),
-                    runbook="ArtstoreSigningKeyOld",
                 ),
-                Panel(
+                now(
                     "Next key in",
                     "Until another key is to sign. Nothing: none is planned. Below zero it is overdue.",
-                    (
-                        Series(
-                            f"(max(artstore_signing_key_next_rotation_timestamp_seconds{{{OURS}}}) > 0) - time()", ""
-                        ),
-                    ),
+                    f"({known('artstore_signing_key_next_rotation_timestamp_seconds')} > 0) - time()",
+                    "ArtstoreSigningKeyRotationOverdue",
+                    (-1e9, RED),
+                    (0, GREEN),
                     unit=SECONDS,
-                    width=4,
-                    height=5,
-                    kind="stat",
-                    thresholds=((-1e9, RED), (0, GREEN)),
-                    runbook="ArtstoreSigningKeyRotationOverdue",
                 ),
-                Panel(
+                now(
                     "The ledger",
                     "Whether it held when it was last to be signed.",
-                    (Series(f"max(artstore_ledger_broken{{{OURS}}})", ""),),
-                    width=4,
-                    height=5,
-                    kind="stat",
-                    thresholds=((1, RED),),
+                    known("artstore_ledger_broken"),
+                    "ArtstoreLedgerBroken",
+                    (1, RED),
                     mappings=(("0", "holds", GREEN), ("1", "broken", RED)),
-                    runbook="ArtstoreLedgerBroken",
                 ),
             ),
         ),
@@ -89,8 +94,8 @@ SECRETS_AND_KEYS = Board(
                     "Secrets about to expire, and expired",
                     "Counted every half a minute.",
                     (
-                        Series(f"max(artstore_secrets_expiring_7_days{{{OURS}}})", "within 7 days"),
-                        Series(f"max(artstore_secrets_expired{{{OURS}}})", "expired"),
+                        Series(known("artstore_secrets_expiring_7_days"), "within 7 days"),
+                        Series(known("artstore_secrets_expired"), "expired"),
                     ),
                     runbook="ArtstoreSecretsExpiring",
                     named_colours=(("within 7 days", YELLOW), ("expired", RED)),
@@ -122,7 +127,7 @@ SECRETS_AND_KEYS = Board(
                 Panel(
                     "Deliveries that wait, over time",
                     "It should return to 0 within minutes.",
-                    (Series(f"max(artstore_secret_deliveries_pending{{{OURS}}})", "waiting"),),
+                    (Series(known("artstore_secret_deliveries_pending"), "waiting"),),
                     runbook="ArtstoreDeliveriesPending",
                 ),
                 Panel(
@@ -136,12 +141,9 @@ SECRETS_AND_KEYS = Board(
                     ),
                     stacked=True,
                 ),
-                Panel(
+                denials(
                     "Authentications refused",
                     "After a rotation: clients that still have the old secret, or a token of a key that is gone.",
-                    (Series(rate("artstore_denials_total", "kind") + " > 0", "{{kind}}"),),
-                    unit=RATE,
-                    runbook="ArtstoreDenialsSurge",
                 ),
             ),
         ),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from panels import BLUE, GREEN, OURS, RED, YELLOW, Board, Panel, Row, Series
-from queries import RATE, SECONDS, SHARE, by_instance, quantiles, rate
+from panels import BLUE, OURS, RED, YELLOW, Board, Panel, Row, Series
+from queries import RATE, SECONDS, SHARE, by_instance, named, quantiles, rate, rates, total
+from shared_panels import denials, tokens_by_mode
 
 TOKENS = Board(
     "tokens",
@@ -13,35 +14,19 @@ TOKENS = Board(
         Row(
             "Tokens",
             (
-                Panel(
-                    "Tokens issued",
-                    "A second, by mode. `outage`: from memory while the database was down.",
-                    (Series(rate("artstore_tokens_issued_total", "mode"), "{{mode}}"),),
-                    unit=RATE,
-                    stacked=True,
-                    runbook="ArtstoreDegraded",
-                    named_colours=(("normal", GREEN), ("outage", RED)),
+                tokens_by_mode(
+                    "Tokens issued", "A second, by mode. `outage`: from memory while the database was down."
                 ),
                 Panel(
                     "Requests that got none",
                     "By RFC 6749's code.",
-                    (
-                        Series(
-                            rate("artstore_token_requests_total", "outcome", f'outcome!="issued", {OURS}') + " > 0",
-                            "{{outcome}}",
-                        ),
-                    ),
+                    (rates("artstore_token_requests_total", "outcome", f'outcome!="issued", {OURS}', where="> 0"),),
                     unit=RATE,
                 ),
                 Panel(
                     "How clients prove themselves",
                     "Requests a second by client authentication, in RFC 8414's names.",
-                    (
-                        Series(
-                            rate("artstore_token_requests_total", "client_authentication") + " > 0",
-                            "{{client_authentication}}",
-                        ),
-                    ),
+                    (rates("artstore_token_requests_total", "client_authentication", where="> 0"),),
                     unit=RATE,
                     stacked=True,
                 ),
@@ -50,33 +35,17 @@ TOKENS = Board(
         Row(
             "Denials and limits",
             (
-                Panel(
-                    "Denials by reason",
-                    "Refused authentications of every method.",
-                    (Series(rate("artstore_denials_total", "kind") + " > 0", "{{kind}}"),),
-                    unit=RATE,
-                    runbook="ArtstoreDenialsSurge",
-                ),
+                denials("Denials by reason", "Refused authentications of every method."),
                 Panel(
                     "Refused by a limiter",
                     "`account`: over its rate limit. `back_off`: too many failed authentications before.",
-                    (
-                        Series(
-                            rate("artstore_limiter_decisions_total", "limiter", f'decision="refused", {OURS}'),
-                            "{{limiter}}",
-                        ),
-                    ),
+                    (rates("artstore_limiter_decisions_total", "limiter", f'decision="refused", {OURS}'),),
                     unit=RATE,
                 ),
                 Panel(
                     "Admitted without Redis",
                     "By a process's own count, since Redis did not answer.",
-                    (
-                        Series(
-                            rate("artstore_limiter_decisions_total", "limiter", f'decision="degraded", {OURS}'),
-                            "{{limiter}}",
-                        ),
-                    ),
+                    (rates("artstore_limiter_decisions_total", "limiter", f'decision="degraded", {OURS}'),),
                     unit=RATE,
                     runbook="ArtstoreRedisDown",
                 ),
@@ -103,10 +72,8 @@ TOKENS = Board(
                     "Hashes",
                     "Computed and refused, a second. Refused are those for which the queue was full.",
                     (
-                        Series(
-                            f"sum(rate(artstore_bcrypt_duration_seconds_count{{{OURS}}}[$__rate_interval]))", "computed"
-                        ),
-                        Series(f"sum(rate(artstore_bcrypt_rejections_total{{{OURS}}}[$__rate_interval]))", "refused"),
+                        total("artstore_bcrypt_duration_seconds_count", "computed"),
+                        total("artstore_bcrypt_rejections_total", "refused"),
                     ),
                     unit="ops",
                     runbook="ArtstoreBcryptRejections",
@@ -125,7 +92,7 @@ TOKENS = Board(
                             rate("artstore_cache_lookups_total", "cache", f'outcome="hit", {OURS}')
                             + " / "
                             + rate("artstore_cache_lookups_total", "cache"),
-                            "{{cache}}",
+                            named("cache"),
                         ),
                     ),
                     unit=SHARE,
@@ -135,7 +102,7 @@ TOKENS = Board(
                 Panel(
                     "Look-ups",
                     "A second, by cache.",
-                    (Series(rate("artstore_cache_lookups_total", "cache"), "{{cache}}"),),
+                    (rates("artstore_cache_lookups_total", "cache"),),
                     unit=RATE,
                     width=12,
                 ),
