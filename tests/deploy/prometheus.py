@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.parse
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.deploy.rules import ROOT, RULES
+from tests.processes.balancer import free_ports
 from tests.processes.service import until
 
 FETCHED = ROOT / "build/prometheus/usr/bin/prometheus"
@@ -78,7 +78,8 @@ def watching(folder: Path, targets: Sequence[str], *, interval: str = "1s") -> I
         "scrape_configs": [{"job_name": "artstore-identity", "static_configs": jobs}],
     }
     (folder / "prometheus.yml").write_text(json.dumps(settings))  # JSON is YAML
-    address = f"127.0.0.1:{free_port()}"
+    (port,) = free_ports(1)  # it doesn't tell which one it takes
+    address = f"127.0.0.1:{port}"
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [
@@ -106,10 +107,3 @@ def rules_at(folder: Path, interval: str) -> Path:
     copy = folder / "rules.yml"
     copy.write_text(RULES.read_text().replace("interval: 30s", f"interval: {interval}"))
     return copy
-
-
-def free_port() -> int:
-    """One that was free a moment ago; Prometheus doesn't tell which one it takes."""
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])

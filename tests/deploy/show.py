@@ -1,8 +1,7 @@
 """Draws the dashboards with real data, for docs/alerts.md: python -m tests.deploy.show [MINUTES]
 
 Two replicas under a few minutes of mixed calls, scraped by a real Prometheus; Redis is away for a while, then the
-database. Needs a prometheus (deploy/prometheus/
-check.sh unpacks Debian's), and matplotlib (requirements/bench.txt).
+database. Needs a prometheus (deploy/prometheus/check.sh unpacks Debian's), and matplotlib (requirements/bench.txt).
 """
 
 from __future__ import annotations

@@ -46,10 +46,8 @@ STOP_SECONDS = 60.0
 class Stage:
     """What runs, and who calls it."""
 
-    folder: Path
     postgres: Postgres
     redis: Redis
-    installation: Installation
     services: list[Service]
     clients: list[Client]
     accounts: list[Account] = field(default_factory=list)
@@ -256,7 +254,7 @@ def staged(folder: Path, environment: dict[str, str] | None = None) -> Iterator[
         for service in services:
             until(lambda service=service: ready(service), START_SECONDS, f"ready: {service.errors[-2000:]}")
         clients = [stack.enter_context(Client(each.grpc_address, installation)) for each in services]
-        stage = Stage(folder, postgres, redis, installation, services, clients)
+        stage = Stage(postgres, redis, services, clients)
         stack.callback(stage.ended.set)
         stage.prepare()
         yield stage

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 
-import click
 import pytest
 
-from artstore_grpc.cli.main import main
 from artstore_grpc.telemetry.catalogue import BY_NAME
 from tests.deploy.promql import BY_PROMETHEUS, Query, parsed
 from tests.deploy.rules import PROMETHEUS, ROOT, RULES, RUNBOOKS, Rule, alerts, checks, records, rules
@@ -139,35 +136,8 @@ def test_each_page_has_its_sections(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_each_query_of_a_page_can_be_asked(page: Path) -> None:
-    """And metrics that the text names are those of the catalogue."""
     for query in blocks(page, "promql"):
         assert not strangers(parsed(query)), query
-    for name in re.findall(r"`((?:artstore|process)_[a-z_0-9]+)", page.read_text()):
-        assert name in BY_NAME, name
-
-
-def command(words: list[str]) -> tuple[click.Command, list[str]]:
-    """The command that words begin with, and what follows."""
-    found: click.Command = main
-    while words and isinstance(found, click.Group):
-        assert words[0] in found.commands, words
-        found, words = found.commands[words[0]], words[1:]
-    return found, words
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_each_command_of_a_page_can_be_typed(page: Path) -> None:
-    """The command is there, and takes the options that are shown."""
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
-    lines += re.findall(r"`(artstore-grpc [^`]+)`", page.read_text())
-    for line in lines:
-        program, *words = shlex.split(line)
-        assert program == "artstore-grpc"
-        found, rest = command(words)
-        known = {option for each in found.params for option in each.opts}
-        assert {word for word in rest if word.startswith("--")} <= known, line
-        arguments = [each for each in found.params if isinstance(each, click.Argument) and each.required]
-        assert len([word for word in rest if not word.startswith("--")]) >= len(arguments), line
 
 
 @cache
