@@ -14,19 +14,39 @@ from tests.packaging.test_docs import compose, text
 
 FILES = ("docker-compose.yml", "docker-compose.dev.yml")
 ONCE = {"migrate"}
+REPLICAS = ("identity", "identity-2")
 
 
 def published(service: dict[str, Any]) -> list[tuple[str, str]]:
     return [(each.get("host_ip", ""), each["published"]) for each in service.get("ports", [])]
 
 
+def names(services: dict[str, Any], service: str) -> set[str]:
+    """What a service's container answers to in the network."""
+    default = services[service]["networks"]["default"] or {}
+    return {service, *default.get("aliases", [])}
+
+
 def test_two_replicas_are_alike() -> None:
-    """But for their ports on the host and the order of their starts; both answer to the name that clients call."""
-    first, second = (dict(compose()["services"][name]) for name in ("identity", "identity-2"))
-    for each in (first, second):
-        assert each["networks"]["default"]["aliases"] == ["identity"]
-        del each["ports"], each["depends_on"]
+    """But for their names, their ports on the host and the order of their starts; both answer to the name that clients
+    call."""
+    services = compose()["services"]
+    for each in REPLICAS:
+        assert "identity" in names(services, each)
+    first, second = (dict(services[name]) for name in REPLICAS)
+    for replica in (first, second):
+        del replica["ports"], replica["depends_on"], replica["networks"]
+        del replica["environment"]["ARTSTORE_ADVERTISE_ADDRESS"]
     assert first == second
+
+
+@pytest.mark.parametrize("replica", REPLICAS)
+def test_a_replica_registers_under_a_name_of_its_own(replica: str) -> None:
+    """Clients that find it in Redis reach this one and no other, at the port that the image listens on."""
+    services = compose()["services"]
+    host, _, port = services[replica]["environment"]["ARTSTORE_ADVERTISE_ADDRESS"].rpartition(":")
+    assert [each for each in services if host in names(services, each)] == [replica]
+    assert f"ARTSTORE_GRPC_ADDRESS=0.0.0.0:{port} " in text("Dockerfile")
 
 
 def test_one_replica_after_the_other() -> None:
