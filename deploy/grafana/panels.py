@@ -6,7 +6,7 @@ which is a variable; `job` and `instance` are variables too, made of what artsto
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 SCHEMA = 39
@@ -69,7 +69,7 @@ class Board:
     uid: str
     title: str
     text: str
-    rows: tuple[Row, ...] = field(default=())
+    rows: tuple[Row, ...]
 
 
 def dashboard(board: Board) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def timeseries(axes: Any, panel: dict[str, Any], source: Source) -> None:
     colors = [COLORS[fixed[name]] if name in fixed else PALETTE[n % len(PALETTE)] for n, (name, *_) in enumerate(found)]
     draw = stacked if defaults["custom"]["stacking"]["mode"] == "normal" else plain
     draw(axes, found, colors)
-    most = max(value for _, _, values in found for value in values if value == value) if found else 0
+    most = max((value for _, _, values in found for value in values if value == value), default=0)
     axes.set_ylim(0, defaults.get("max", max(axes.get_ylim()[1], most * 1.05) or 1))
     for step in defaults["thresholds"]["steps"][1:]:
         if 0 < step["value"] < axes.get_ylim()[1]:
