@@ -21,13 +21,14 @@ NOT_METRICS = {"artstore_grpc", "artstore_run"}
 """The server's package, and the database role of its own."""
 
 
-def command_lines(document: str) -> Iterator[list[str]]:
-    """What follows the program's name, in code blocks for the shell and in code within a sentence."""
+def command_lines(document: str) -> Iterator[tuple[list[str], bool]]:
+    """What follows the program's name, and whether that is all: so it is in code blocks for the shell, while code
+    within a sentence may name a command without its arguments."""
     for language, lines in blocks(re.sub(r"^ +(?=```)", "", text(document), flags=re.MULTILINE)):
         if language == "sh":
-            yield from typed(lines)
+            yield from ((words, True) for words in typed(lines))
     for code in re.findall(rf"`({PROGRAM} [^`\n]+)`", re.sub(r"\[(--[^\]`]*)\]", r"\1", text(document))):
-        yield from typed(code)
+        yield from ((words, False) for words in typed(code))
 
 
 def typed(lines: str) -> Iterator[list[str]]:
@@ -58,8 +59,9 @@ def after_program(words: list[str]) -> Iterator[list[str]]:
             yield rest[:end]
 
 
-def check(words: list[str]) -> None:
-    """Raises click.UsageError for what the program wouldn't take; values that it reads from files are not looked at."""
+def check(words: list[str], *, whole: bool = True) -> None:
+    """Raises click.UsageError for what the program wouldn't take; values that it reads from files are not looked at,
+    and arguments are missed only where all is there."""
     command: click.Command = main
     context = click.Context(main, info_name=PROGRAM)
     while isinstance(command, click.Group):
@@ -74,6 +76,9 @@ def check(words: list[str]) -> None:
     if rest:
         raise click.UsageError(f"{context.command_path} doesn't take {rest[0]}.")
     for parameter in command.params:
+        missing = isinstance(parameter, click.Argument) and parameter.value_is_missing(values.get(parameter.name or ""))
+        if missing and parameter.required and whole and "--help" not in words:
+            raise click.UsageError(f"{context.command_path} lacks {parameter.human_readable_name}.")
         if isinstance(parameter.type, click.Choice) and isinstance(values.get(parameter.name or ""), str):
             parameter.type.convert(values[parameter.name or ""], parameter, context)
 
@@ -81,19 +86,22 @@ def check(words: list[str]) -> None:
 @pytest.mark.parametrize("name", [each for each in DOCUMENTS if each not in GENERATED])
 def test_command_lines_can_be_typed(name: str) -> None:
     """Each command is there, and takes the options and arguments that it is shown with."""
-    for words in command_lines(name):
+    for words, whole in command_lines(name):
         try:
-            check(words)
+            check(words, whole=whole)
         except click.UsageError as error:
             pytest.fail(f"{name}: {PROGRAM} {shlex.join(words)}: {error.format_message()}")
 
 
 @pytest.mark.parametrize(
     "words",
-    ["accounts creat", "accounts get ID --etag x", "health now", "accounts create --role boss", "audit list -x"],
+    [
+        *("accounts creat", "accounts get ID --etag x", "accounts get", "health now"),
+        *("accounts create --role boss", "audit list -x"),
+    ],
 )
 def test_a_wrong_one_is_noticed(words: str) -> None:
-    """A command, an option, an argument or a choice that there isn't."""
+    """A command, an option, an argument or a choice that there isn't; an argument that is missing."""
     with pytest.raises(click.UsageError):
         check(words.split())
 
