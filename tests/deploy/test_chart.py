@@ -182,6 +182,18 @@ def test_prometheus_finds_the_port(everything: Rendered) -> None:
     assert monitor["endpoints"][0]["port"] in {each["name"] for each in found["spec"]["ports"]}
 
 
+def test_what_the_chart_gives_is_no_setting_of_the_values(everything: Rendered) -> None:
+    """Each variable that it renders by itself is refused among `settings`, where it would be there twice."""
+    listed = re.search(r"has \$name \(list (.*?)\)", (CHART / "templates/_pod.tpl").read_text())
+    assert listed
+    refused = {f"ARTSTORE_{name}" for name in re.findall(r"\w+", listed[1])}
+    assert refused <= set(known_variables())
+    values = yaml.safe_load((CHART / "ci/everything.yaml").read_text())["settings"]
+    given = {name for kind in ("Deployment", "Job") for name in environment_of(everything.container(kind))}
+    own = {name for name in given if name.startswith("ARTSTORE_")} - {f"ARTSTORE_{name}" for name in values}
+    assert own <= refused
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
