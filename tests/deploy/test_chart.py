@@ -160,9 +160,29 @@ def test_the_migration_comes_first(everything: Rendered) -> None:
 
 def test_the_policies_cover_every_port(everything: Rendered) -> None:
     """But the probes', which the node alone asks; the metrics are for another rule than the doors."""
-    rules = everything.one("NetworkPolicy")["spec"]["ingress"]
+    rules = everything.one("NetworkPolicy", "identity")["spec"]["ingress"]
     opened = [{port["port"] for port in rule["ports"]} for rule in rules]
     assert opened == [{"grpc", "http", "grpc-mtls"}, {"metrics"}]
+
+
+def test_the_migration_has_a_policy_before_it_has_a_pod(everything: Rendered) -> None:
+    """It is a hook like the Job, of a smaller weight; in comes nothing, and out goes what the service may, but for
+    Redis, whose URL it isn't given either."""
+    policy, job = everything.one("NetworkPolicy", "-migrate"), everything.one("Job")
+    hooks = [each["metadata"]["annotations"] for each in (policy, job)]
+    assert len({each["helm.sh/hook"] for each in hooks}) == 1
+    weights = [int(each.get("helm.sh/hook-weight", 0)) for each in hooks]
+    assert weights[0] < weights[1]
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in policy["spec"]
+    served = everything.one("NetworkPolicy", "identity")["spec"]
+    assert not served["podSelector"]["matchLabels"].items() <= labels.items()
+    redis = [each for each in served["egress"] if each["ports"][0]["port"] == 6379]
+    assert len(redis) == 1
+    assert policy["spec"]["egress"] == [each for each in served["egress"] if each not in redis]
+    assert "redis_url" not in str(everything.pod("Job"))
 
 
 def test_a_scaler_owns_the_number_of_pods(everything: Rendered) -> None:

@@ -33,7 +33,8 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
-{{- /* One folder with a file for each secret. Called with the context and the Secret that has the database's URL. */ -}}
+{{- /* One folder with a file for each secret. Called with the context, the Secret that has the database's URL, and the one
+that has Redis', where that is needed. */ -}}
 {{- define "artstore.secretsVolume" -}}
 {{- $values := .root.Values -}}
 - name: secrets
@@ -46,9 +47,25 @@ capabilities: {drop: [ALL]}
       - secret: {name: {{ .name | quote }}, items: [{key: {{ .key | quote }}, path: key_encryption_key}]}
       {{- end }}
       {{- end }}
-      {{- with $values.secrets.redis }}
+      {{- with .redis }}
       {{- if .name }}
       - secret: {name: {{ .name | quote }}, items: [{key: {{ .key | quote }}, path: redis_url}]}
       {{- end }}
       {{- end }}
+{{- end }}
+
+{{- /* Where both go to: the names, the database, and what the values add. */ -}}
+{{- define "artstore.egress" -}}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+- ports:
+    - {port: {{ .Values.networkPolicy.database.port }}, protocol: TCP}
+  {{- with .Values.networkPolicy.database.to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- with .Values.networkPolicy.egress }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
