@@ -31,7 +31,7 @@ MAX_BYTES = 1_000_000
 """A ConfigMap holds at most 1 MiB, and so does the Secret, compressed, in which Helm keeps a release."""
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "monitoring.coreos.com/v1 ServiceMonitor": {"selector": dict, "endpoints": list, "jobLabel": str},
+    "monitoring.coreos.com/v1 ServiceMonitor": {"selector": dict, "endpoints": list},
     "monitoring.coreos.com/v1 PrometheusRule": {"groups": list},
     "gateway.networking.k8s.io/v1 HTTPRoute": {"parentRefs": list, "hostnames": list, "rules": list},
 }

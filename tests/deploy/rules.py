@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from tests.deploy.promql import Matcher, parsed
+
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 RULES = PROMETHEUS / "rules.yml"
@@ -51,6 +53,13 @@ def alerts() -> tuple[Rule, ...]:
 def records() -> set[str]:
     """The metrics that recording rules make."""
     return {rule.name for rule in rules() if not rule.alert}
+
+
+@cache
+def jobs() -> set[Matcher]:
+    """What rules ask of the name of the scrape job."""
+    selectors = (selector for rule in rules() for selector in parsed(rule.expr).selectors)
+    return {matcher for selector in selectors for matcher in selector.matchers if matcher.label == "job"}
 
 
 @cache

@@ -14,6 +14,7 @@ from artstore_grpc.cli.environment import known_variables, settings
 from artstore_grpc.rpc.health import LIVENESS, READINESS
 from artstore_grpc.telemetry.catalogue import FAMILIES
 from tests.deploy.charts import CHART, ROOT, Rendered, check, environment_of, render
+from tests.deploy.rules import jobs
 
 pytestmark = pytest.mark.slow
 VALUES = tuple(sorted(path.stem for path in (CHART / "ci").glob("*.yaml")))
@@ -200,6 +201,19 @@ def test_prometheus_finds_the_port(everything: Rendered) -> None:
     services = [each for each in everything.objects if each["kind"] == "Service"]
     (found,) = [each for each in services if wanted <= each["metadata"]["labels"].items()]
     assert monitor["endpoints"][0]["port"] in {each["name"] for each in found["spec"]["ports"]}
+
+
+@pytest.mark.parametrize("names", [{}, {"nameOverride": "tokens", "fullnameOverride": "tokens"}])
+def test_the_rules_are_for_the_job_of_the_chart(tmp_path: Path, names: dict[str, str]) -> None:
+    """Whatever its objects are called; of each installation in a cluster it is another job, since rules compare the
+    instances of one."""
+    values = yaml.safe_load((CHART / "ci/everything.yaml").read_text())
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values | names))
+    monitor = render(tmp_path / "values.yaml").one("ServiceMonitor")["spec"]
+    (relabelled,) = monitor["endpoints"][0]["relabelings"]
+    assert relabelled["targetLabel"] == "job"
+    assert all(each.admits(relabelled["replacement"]) for each in jobs())
+    assert relabelled["replacement"].startswith("artstore/identity-"), "the namespace's and the release's names"
 
 
 def test_what_the_chart_gives_is_no_setting_of_the_values(everything: Rendered) -> None:

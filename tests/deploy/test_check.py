@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
         ("deployment.yaml", "periodSeconds: 10", "periodSecond: 10", "periodSecond"),
         ("deployment.yaml", "containerPort: 8086", "containerPort: probes", "'probes' is not of type"),
         ("scaling.yaml", "minReplicas:", "leastReplicas:", "leastReplicas"),
-        ("monitoring.yaml", "jobLabel:", "joblabel:", "spec.joblabel is not known"),
+        ("monitoring.yaml", "  endpoints:", "  endpoint:", "spec.endpoint is not known"),
         ("monitoring.yaml", '| replace "_" "-"', "", "its name is none"),
         ("services.yaml", "-headless", "", "is there twice"),
     ],

@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from artstore_grpc.telemetry.catalogue import BY_NAME
 from tests.deploy.promql import BY_PROMETHEUS, Query, parsed
-from tests.deploy.rules import PROMETHEUS, ROOT, RULES, RUNBOOKS, Rule, alerts, checks, records, rules
+from tests.deploy.rules import PROMETHEUS, ROOT, RULES, RUNBOOKS, Rule, alerts, checks, jobs, records, rules
 
 FETCHED = ROOT / "build/prometheus/usr/bin/promtool"
 NAMES = sorted({rule.name for rule in alerts()})
@@ -42,6 +43,13 @@ def strangers(query: Query) -> list[str]:
             if each.op == "=~" and "(" not in each.value and set(each.value.split("|")) - set(values):
                 found.append(f"{selector.metric}{{{each.label}}}: {each.value}")
     return found + [label for label in query.grouped if label not in labels | BY_PROMETHEUS]
+
+
+def test_the_rules_are_for_the_job_that_compose_scrapes() -> None:
+    """Of another one those that ask for its name would say nothing, not even that it is down."""
+    (scraped,) = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
+    assert jobs()
+    assert all(each.admits(scraped["job_name"]) for each in jobs())
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.name)
