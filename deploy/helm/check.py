@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import helm_python as helm
@@ -38,11 +40,11 @@ SHAPES: dict[str, dict[str, Any]] = {
 """What the `spec` of a custom resource consists of, all of it; the rest of such a resource is metadata."""
 
 
-def rendered(values: dict[str, Any], **options: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def rendered(folder: Path, values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each object with the template that it came from."""
-    with helm.Chart.load(CHART) as chart:
+    with helm.Chart.load(folder) as chart:
         chart.validate_schema(values)
-        manifests = chart.render(values, name="identity", namespace="artstore", **options)
+        manifests = chart.render(values, name="identity", namespace="artstore")
     for path, text in sorted(manifests.items()):
         if path.endswith(".yaml"):
             yield from ((path, each) for each in yaml.safe_load_all(text) if each)
@@ -81,16 +83,16 @@ def misshapen(resource: dict[str, Any], shape: dict[str, type]) -> Iterator[str]
             yield f"spec.{name} must be a {shape[name].__name__} that isn't empty"
 
 
-def problems() -> Iterator[str]:
+def problems(folder: Path) -> Iterator[str]:
     for path in sorted((CHART / "ci").glob("*.yaml")):
         values = values_of(path)
-        report = helm.lint(CHART, values, strict=True, kube_version=f"v{VERSIONS[-1]}.0")
+        report = helm.lint(folder, values, strict=True, kube_version=f"v{VERSIONS[-1]}.0")
         yield from (f"{path.name}: helm lint: {each}" for each in report["errors"])
         yield from (
             f"{path.name}: helm lint: {m['path']}: {m['error']}" for m in report["messages"] if m["severity"] > 1
         )
         seen = set()
-        for template, each in rendered(values):
+        for template, each in rendered(folder, values):
             name = f"{each['kind']}/{each['metadata'].get('namespace', '')}/{each['metadata']['name']}"
             yield from (f"{path.name}: {template}: {name}: {said}" for said in wrong(each))
             if name in seen:
@@ -99,11 +101,17 @@ def problems() -> Iterator[str]:
 
 
 def main() -> None:
+    with TemporaryDirectory() as temporary:
+        # Links become what they lead to, as in a package: of each Helm would tell whenever it loads the chart.
+        run(shutil.copytree(CHART, Path(temporary) / CHART.name))
+
+
+def run(folder: Path) -> None:
     if sys.argv[1:2] == ["--render"]:
         values = values_of(Path(sys.argv[2]))
-        json.dump([each for _, each in rendered(values)], sys.stdout)
+        json.dump([each for _, each in rendered(folder, values)], sys.stdout)
         return
-    found = list(problems())
+    found = list(problems(folder))
     sys.stdout.write("".join(f"{each}\n" for each in found) or "The chart renders what Kubernetes takes.\n")
     sys.exit(bool(found))
 

@@ -14,7 +14,7 @@ from artstore_grpc.cli.environment import known_variables, settings
 from artstore_grpc.rpc.health import LIVENESS, READINESS
 from artstore_grpc.telemetry.catalogue import FAMILIES
 from tests.deploy.charts import CHART, ROOT, Rendered, check, environment_of, render
-from tests.deploy.rules import jobs
+from tests.deploy.rules import RULES, jobs
 
 pytestmark = pytest.mark.slow
 VALUES = tuple(sorted(path.stem for path in (CHART / "ci").glob("*.yaml")))
@@ -201,6 +201,14 @@ def test_prometheus_finds_the_port(everything: Rendered) -> None:
     services = [each for each in everything.objects if each["kind"] == "Service"]
     (found,) = [each for each in services if wanted <= each["metadata"]["labels"].items()]
     assert monitor["endpoints"][0]["port"] in {each["name"] for each in found["spec"]["ports"]}
+
+
+def test_the_rules_and_dashboards_are_those_of_the_repository(everything: Rendered) -> None:
+    """The chart has links to them, and what it renders is what they lead to."""
+    assert everything.one("PrometheusRule")["spec"] == yaml.safe_load(RULES.read_text())
+    maps = [each for each in everything.objects if "grafana_dashboard" in each["metadata"]["labels"]]
+    dashboards = {path.name: path.read_text() for path in (ROOT / "deploy/grafana/dashboards").glob("*.json")}
+    assert {name: text for each in maps for name, text in each["data"].items()} == dashboards
 
 
 @pytest.mark.parametrize("names", [{}, {"nameOverride": "tokens", "fullnameOverride": "tokens"}])

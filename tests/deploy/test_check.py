@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.charts import PYTHON, ROOT
+from tests.deploy.charts import PYTHON, ROOT, check
 
 pytestmark = pytest.mark.slow
+
+
+def test_a_chart_in_order_is_one_line() -> None:
+    """Helm's own log has nothing to add to it."""
+    done = check()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "The chart renders what Kubernetes takes.\n", "")
 
 
 @pytest.mark.parametrize(
