@@ -32,9 +32,10 @@ class Administrator:
     client_secret: str = field(repr=False)
 
 
-async def prepare(settings: Settings) -> KeyEncryption:
-    """What encrypts the root key; on the embedded default it first makes the folder and the schema. Raises
-    InvalidSettings for a key that can't be used."""
+async def prepare(settings: Settings, *, contract: bool = True) -> KeyEncryption:
+    """What encrypts the root key; on the embedded default it first makes the folder and the schema. That is used by
+    this program alone, as a rule: what an older one on the same file can't bear need not wait, unless `contract` is
+    false. Raises InvalidSettings for a key that can't be used, and what `schema.upgrade` raises."""
     try:
         if settings.embedded:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -44,8 +45,7 @@ async def prepare(settings: Settings) -> KeyEncryption:
     except OSError as error:
         raise InvalidSettings(f"ARTSTORE_DATA_DIR can't be used: {error.strerror}: {error.filename}.") from None
     if settings.embedded:
-        # By this program alone, as a rule: what an older one on the same file can't bear need not wait.
-        await schema.upgrade(settings.store_url, contract=True)
+        await schema.upgrade(settings.store_url, contract=contract)
     return encryption
 
 

@@ -51,7 +51,8 @@ async def upgraded(settings: Settings, run_role: str, *, contract: bool) -> Stan
     from artstore_grpc.store import schema
 
     if settings.embedded and not run_role:
-        await installation.prepare(settings)  # its folder first
+        await installation.prepare(settings, contract=contract)  # its folder too
+        return await schema.standing(settings.store_url)
     try:
         return await schema.upgrade(settings.store_url, run_role, contract=contract)
     except schema.UnknownRole as error:

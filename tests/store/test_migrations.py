@@ -13,6 +13,9 @@ import asyncpg
 import pytest
 from sqlalchemy import inspect, text
 
+from artstore_grpc.cli.database import upgraded
+from artstore_grpc.installation import prepare
+from artstore_grpc.settings import Settings
 from artstore_grpc.store import compatibility, schema
 from artstore_grpc.store.compatibility import SCHEMA, ContractNeeded, Kind, OldPrograms, Standing, Version, version
 from artstore_grpc.store.schema import SchemaMismatch, TablesInUse, check, standing, upgrade
@@ -254,6 +257,17 @@ async def test_a_contract_step_waits(store_url: str, later: Path) -> None:
     assert (await check(store_url)).found == EXPANDING
     assert (await upgrade(store_url, contract=True)).pending == ()
     assert (await standing(store_url)).found == CONTRACTING
+
+
+async def test_a_contract_step_waits_on_the_embedded_default(tmp_path: Path, later: Path) -> None:
+    """`db upgrade` leaves it, since an older program may serve from that file; a start does it."""
+    settings = Settings(data_dir=tmp_path / "data")
+    assert (await upgraded(settings, "", contract=False)).found == HEAD
+    contracting(later)
+    waiting = await upgraded(settings, "", contract=False)
+    assert [step.revision for step in waiting.pending] == [CONTRACTING]
+    await prepare(settings)
+    assert (await standing(settings.store_url)).found == CONTRACTING
 
 
 async def test_a_contracted_schema_refuses_this_program(
