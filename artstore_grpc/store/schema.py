@@ -185,7 +185,8 @@ async def _use_wal(engine: AsyncEngine) -> None:
 
 
 def _standing(connection: Connection) -> Standing:
-    found, scripts, head = _revision(connection), _scripts(), head_revision()
+    found, scripts = _revision(connection), _scripts()
+    head = scripts.get_current_head() or ""
     if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
         return Standing(found, head, newer=True)
     missing = [_step(script) for script in scripts.iterate_revisions(head, found or "base")]
