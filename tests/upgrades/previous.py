@@ -30,7 +30,7 @@ class Release:
 
 
 def git(*arguments: str) -> bytes:
-    """Raises CalledProcessError, and OSError where there is no git."""
+    """Raises CalledProcessError, and FileNotFoundError where there is no git."""
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
 
 
@@ -42,7 +42,7 @@ def previous_commit() -> str:
             return git("describe", "--tags", "--abbrev=0", "--match=v[0-9]*", "HEAD^").decode().strip()
         except subprocess.CalledProcessError:
             said = git("log", "-1", "--format=%H", "--extended-regexp", "--grep=^release: [0-9]+[.][0-9]+", "HEAD^")
-    except OSError:
+    except FileNotFoundError:
         pytest.skip("there is no git to build the release before this one with")
     except subprocess.CalledProcessError as error:
         pytest.skip(f"the release before this one isn't in this copy's history: {error.stderr.decode().strip()}")
