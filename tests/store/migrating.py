@@ -108,7 +108,7 @@ def described(connection: Connection) -> dict[str, Any]:
                 *(tuple(c["column_names"]) for c in inspector.get_unique_constraints(table)),
                 *(tuple(i["column_names"]) for i in inspector.get_indexes(table) if i["unique"]),
             },
-            "checks": {c["sqltext"] for c in inspector.get_check_constraints(table)},
+            "checks": {(c["name"], c["sqltext"]) for c in inspector.get_check_constraints(table)},
             "foreign keys": {tuple(c["constrained_columns"]) for c in inspector.get_foreign_keys(table)},
         }
         for table in inspector.get_table_names()
@@ -131,7 +131,8 @@ def violations(before: dict[str, Any], after: dict[str, Any], leaves: Collection
         if new["primary key"] != old["primary key"]:
             yield f"{table} has another primary key"
         for what in ("unique", "checks", "foreign keys"):
-            if more := new[what] - old[what]:
+            more = {each for each in new[what] - old[what] if what != "checks" or each[0] not in gone}
+            if more:
                 yield f"{table} has more {what}: {sorted(map(str, more))}"
 
 

@@ -16,20 +16,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 
 from artstore_grpc.errors import StoreUnavailable
-from artstore_grpc.store.schema import SchemaMismatch, check, head_revision, upgrade
+from artstore_grpc.store.schema import SchemaMismatch, check, upgrade
 from artstore_grpc.store.sql import SqlStore
 from artstore_grpc.store.tables import metadata
 from tests.store.migrating import run
 from tests.store.samples import DAY, NOW
 
 UPGRADE = "import asyncio, sys; from artstore_grpc.store.schema import upgrade; asyncio.run(upgrade(sys.argv[1]))"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'empty.db'}"
-    return str(request.getfixturevalue("postgres_empty_url"))
 
 
 def upgrade_elsewhere(url: str) -> subprocess.CompletedProcess[str]:
@@ -167,8 +160,3 @@ async def test_missing_folder_is_unavailable(tmp_path: Path) -> None:
     """A file that cannot be made is an unavailable store, not a crash."""
     with pytest.raises(StoreUnavailable):
         await check(f"sqlite:///{tmp_path / 'missing' / 'x.db'}")
-
-
-def test_head_revision_is_the_latest_migration() -> None:
-    """The revision that the program needs is that of its last migration."""
-    assert head_revision() == "0005"
