@@ -5,9 +5,12 @@ A drawing brings its own light ground, since an image in a page can't know wheth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
+from markdown import BANNER
+
+Place = tuple[int, int, int, int]
+"""Of a box: its left and top edge, its width and height."""
 GROUND, EDGE, INK, QUIET, ACCENT = "#f7f8fb", "#c9cfdb", "#1d2433", "#5a6478", "#3f51b5"
 FILLS = {"plain": "#ffffff", "process": "#eef0fb", "part": "#ffffff", "state": "#fff4dc", "spine": "#e3f2e6"}
 STYLE = (
@@ -26,8 +29,9 @@ class Drawing:
         self._title = title
         self._parts: list[str] = []
 
-    def box(self, x: int, y: int, width: int, height: int, words: Sequence[str], fill: str = "plain") -> None:
+    def box(self, place: Place, *words: str, fill: str = "plain") -> None:
         """A box with a heading and lines below it, from its top."""
+        x, y, width, height = place
         self._parts.append(
             f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="7" fill="{FILLS[fill]}" stroke="{EDGE}"/>'
         )
@@ -56,7 +60,7 @@ class Drawing:
         width, height = self._size
         return "\n".join(
             [
-                "<!-- Written by `make docs`; don't edit. -->",
+                BANNER,
                 f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
                 f"<title>{escape(self._title)}</title>",
                 f"<style>{STYLE}</style>",

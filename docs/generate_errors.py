@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from markdown import BANNER
+
 from artstore_grpc import errors
 from artstore_grpc.gateway import answers
 
@@ -169,7 +171,7 @@ def page() -> str:
     if unknown := sorted(ADVICE.keys() - reasons):
         raise SystemExit(f"docs/generate_errors.py has what no code gives: {', '.join(unknown)}")
     lines = [
-        "<!-- Written by `make docs`; don't edit. -->",
+        BANNER,
         "# Errors",
         "Each error has a reason that stays what it is: `google.rpc.ErrorInfo.reason` with the domain",
         f"`{errors.DOMAIN}` over gRPC, `reason` in the API's JSON, `error` (RFC 6749 §5.2) at the OAuth endpoints.",

@@ -4,30 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from markdown import BANNER
+from markdown import contents
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / "docs" / "runbooks"
-PAGE = FOLDER / "README.md"
+PAGE = Path(__file__).resolve().parent / "runbooks" / "README.md"
 
 
 def page() -> str:
-    pages = sorted(path for path in FOLDER.glob("*.md") if path != PAGE)
-    return "\n".join(
-        [
-            BANNER,
-            "# Runbooks",
-            "One page for each alert: what it says, what to look at, what to do.",
-            "",
-            *(f"- [{title(path)}]({path.name})" for path in pages),
-            "",
-        ]
-    )
-
-
-def title(path: Path) -> str:
-    """The first heading. Raises SystemExit for a page without one."""
-    found = next((line[2:] for line in path.read_text().splitlines() if line.startswith("# ")), "")
-    if not found:
-        raise SystemExit(f"{path} has no title")
-    return found
+    return contents(PAGE, "Runbooks", "One page for each alert: what it says, what to look at, what to do.")

@@ -20,7 +20,7 @@ def page() -> str:
     }
     for name, x in LIVES.items():
         made.rule(x, 62, 620)
-        made.box(x - 84, 22, 168, 40, (heads[name],), "state" if name == "database" else "process")
+        made.box((x - 84, 22, 168, 40), heads[name], fill="state" if name == "database" else "process")
     y = 100
     call(made, y, "storage", "identity", "WatchTrust: snapshot, then changes, a heartbeat a second")
     call(made, y + 50, "ingester", "identity", "IssueToken(client_id, secret, scope)")
@@ -59,4 +59,4 @@ def call(made: Drawing, y: int, sender: str, receiver: str, words: str) -> None:
 
 def note(made: Drawing, y: int, name: str, lines: tuple[str, ...], *, right: bool = False) -> None:
     x = LIVES[name] - (148 if right else 130)
-    made.box(x, y, 260, 24 + 17 * len(lines), lines)
+    made.box((x, y, 260, 24 + 17 * len(lines)), *lines)

@@ -1,9 +1,10 @@
-"""Markdown of the pages that are made from the code: text that means itself, and tables."""
+"""Markdown of the pages that are made from the code: text that means itself, tables, and lists of a folder's pages."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 BANNER = "<!-- Written by `make docs`; don't edit. -->"
 CODE = re.compile(r"(`[^`]*`)")
@@ -36,3 +37,22 @@ def line(cells: Sequence[str]) -> str:
 def anchor(heading: str) -> str:
     """What a link to a heading ends in: as GitHub makes it, and mkdocs.yml says."""
     return "#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def contents(page: Path, heading: str, said: str) -> str:
+    """A page that lists the others of its folder, by their titles."""
+    items = [f"- [{title}]({name})" for name, title in titles(page).items()]
+    return "\n".join([BANNER, f"# {heading}", said, "", *items, ""])
+
+
+def titles(page: Path) -> dict[str, str]:
+    """The first heading of each other page of a page's folder, by the file's name. Raises SystemExit for a page without
+    one."""
+    return {path.name: title(path) for path in sorted(page.parent.glob("*.md")) if path != page}
+
+
+def title(path: Path) -> str:
+    found = next((line[2:] for line in path.read_text().splitlines() if line.startswith("# ")), "")
+    if not found:
+        raise SystemExit(f"{path} has no title")
+    return found
