@@ -129,8 +129,8 @@ WEAKNESSES: tuple[tuple[Callable[[Settings], bool], str, str], ...] = (
     ),
     (
         lambda settings: not settings.embedded and not settings.redis_url,
-        "each process counts limits for itself",
-        "set ARTSTORE_REDIS_URL where there are several processes",
+        "each replica counts limits for itself",
+        "set ARTSTORE_REDIS_URL where there are several replicas",
     ),
 )
 """What a start takes, and an operator may not have meant: whether it is so, what was found, and what mends it."""

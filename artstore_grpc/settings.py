@@ -66,7 +66,7 @@ class Settings:
 
     redis_url: str = field(default="", metadata=SECRET)
     """`redis://…`, `rediss://…` or `unix:///path`, for limits that several replicas share, and where each tells clients
-    its address. Empty: each process counts for itself, and is registered nowhere."""
+    its address. Empty: each replica counts for itself, and is registered nowhere."""
 
     grpc_address: Address = Address(host="127.0.0.1", port=50051)
     """Where gRPC listens, `host:port`; port 0 takes any free one, which is logged."""
