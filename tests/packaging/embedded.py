@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.cli.processes import clean_environment
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 CREDENTIALS = "set -a; . var/administrator.env; set +a\n"
@@ -58,7 +60,7 @@ class Service:
         return text
 
     def environment(self) -> dict[str, str]:
-        return clean() | {"PATH": f"{self.folder / 'bin'}:{BIN}:{os.environ['PATH']}"}
+        return clean_environment(PATH=f"{self.folder / 'bin'}:{BIN}:{os.environ['PATH']}")
 
     def paste(self, shell: str, credentials: str = CREDENTIALS) -> str:
         """Runs lines of a document in a shell, at this service's addresses."""
@@ -72,10 +74,6 @@ class Service:
         )
         assert not result.returncode, result.stdout + result.stderr
         return result.stdout
-
-
-def clean() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("ARTSTORE_")}
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
@@ -95,7 +93,7 @@ def started(folder: Path) -> Iterator[Service]:
         process = subprocess.Popen(
             [BIN / "artstore-grpc", "serve"],
             cwd=folder,
-            env=clean() | addresses,
+            env=clean_environment(**addresses),
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
