@@ -91,7 +91,7 @@ async def bootstrap(settings: Settings) -> Administrator:
     """Creates the first administrator without serving. Raises AlreadyBootstrapped, InvalidSettings, SchemaMismatch,
     StoreUnavailable."""
     logger = configured(settings.log_level)
-    async with parts(settings, await installation.prepare(settings), settings.issuer, logger) as made:
+    async with parts(settings, await installation.prepare(settings, contract=True), settings.issuer, logger) as made:
         await schema.check(settings.store_url)
         await unlock(made)
         return await installation.bootstrap(made.store, made.accounts)
@@ -117,7 +117,7 @@ async def serve(
         capture_library_logs(log)
     refuse_plain_text(settings, settings.grpc_address, settings.gateway_address)
     files = certificates.of_settings(settings, now, log)
-    encryption = await installation.prepare(settings)
+    encryption = await installation.prepare(settings, contract=True)
     async with AsyncExitStack() as stack:
         traces = tracing(settings, SERVICE, log, stack)
         await follow_log_settings(settings, log, stack)

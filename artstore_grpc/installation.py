@@ -32,10 +32,10 @@ class Administrator:
     client_secret: str = field(repr=False)
 
 
-async def prepare(settings: Settings, *, contract: bool = True) -> KeyEncryption:
-    """What encrypts the root key; on the embedded default it first makes the folder and the schema. That is used by
-    this program alone, as a rule: what an older one on the same file can't bear need not wait, unless `contract` is
-    false. Raises InvalidSettings for a key that can't be used, and what `schema.upgrade` raises."""
+async def prepare(settings: Settings, *, contract: bool) -> KeyEncryption:
+    """What encrypts the root key; on the embedded default it first makes the folder and the schema. What an older
+    program on the same file can't bear waits unless `contract` is said: by a service, which is alone on it as a rule.
+    Raises InvalidSettings for a key that can't be used, and what `schema.upgrade` raises."""
     try:
         if settings.embedded:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -82,7 +82,7 @@ async def _stored_under(store: SqlStore) -> str:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[tuple[SqlStore, KeyEncryption]]:
-    encryption = await installation.prepare(settings)
+    encryption = await installation.prepare(settings, contract=False)
     store = SqlStore(settings.store_url, pool_size=1)
     try:
         await schema.check(settings.store_url)

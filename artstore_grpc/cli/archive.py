@@ -63,7 +63,7 @@ async def archived(settings: Settings, file: Path, number: int | None, age: time
     from artstore_grpc.vault import Vault, WrongKey
     from artstore_grpc.verification import Broken
 
-    encryption = await installation.prepare(settings)
+    encryption = await installation.prepare(settings, contract=False)
     await schema.check(settings.store_url)
     store = SqlStore(settings.store_url, pool_size=2)
     holder = uuid.uuid4().hex

@@ -265,7 +265,7 @@ async def test_a_contract_step_waits_on_the_embedded_default(tmp_path: Path, lat
     contracting(later)
     waiting = await upgraded(settings, "", contract=False)
     assert [step.revision for step in waiting.pending] == [CONTRACTING]
-    await prepare(settings)
+    await prepare(settings, contract=True)
     assert (await standing(settings.store_url)).found == CONTRACTING
 
 
