@@ -64,7 +64,7 @@ class Doors:
         if settings.grpc_mtls_address is not None:
             self._rpc.append(server.server(pipeline, health, settings, logger, mutual=True))
             mutual = server.bind(self._rpc[-1], settings.grpc_mtls_address, certificates, mutual=True)
-        probes = self._probes(settings)
+        probes = self._probes(settings, pipeline)
         self._gateway = None
         if gateway is not None:
             app = build(
@@ -110,10 +110,10 @@ class Doors:
             closing.append(self._gateway.stop(grace))
         await asyncio.gather(*closing)
 
-    def _probes(self, settings: Settings) -> Address | None:
+    def _probes(self, settings: Settings, pipeline: Pipeline) -> Address | None:
         if settings.health_address is None:
             return None
-        self._rpc.append(server.health_server(self._health, settings, self._logger))
+        self._rpc.append(server.health_server(pipeline, self._health, settings, self._logger))
         return server.bind(self._rpc[-1], settings.health_address)
 
     async def _ready(self) -> bool:

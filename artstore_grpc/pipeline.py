@@ -26,7 +26,7 @@ from artstore_grpc.denials import Denials
 from artstore_grpc.ephemeral.protocol import Limiter
 from artstore_grpc.policy import ISSUE_TOKEN, POLICY, Authentication, Rule
 from artstore_grpc.replica import Replica
-from artstore_grpc.telemetry.catalogue import ISSUED, ClientAuthentication
+from artstore_grpc.telemetry.catalogue import ISSUED, UNKNOWN_METHOD, ClientAuthentication
 from artstore_grpc.telemetry.lines import end_of, tell
 from artstore_grpc.telemetry.logs import Logger
 from artstore_grpc.telemetry.metrics import Metrics
@@ -186,9 +186,9 @@ class Pipeline:
 
     def _finished(self, call: Call, error: errors.IdentityError | None, seconds: float) -> None:
         """The canonical log line and the metrics of one call; seals the cause of a denial for ExplainDenial."""
-        code = errors.OUTCOMES[type(error)].grpc if error else "OK"
-        known = call.method if call.method in self.methods else "unknown"
-        self._metrics.calls.finished(known, call.door, code, seconds)
+        end = end_of(error)
+        known = call.method if call.method in self.methods else UNKNOWN_METHOD
+        self._metrics.calls.finished(known, call.door, end.code, seconds)
         if call.method == ISSUE_TOKEN:
             outcome = errors.OUTCOMES[type(error)].oauth if error else ISSUED
             self._metrics.token_requests.add(outcome, call.client_authentication)
@@ -198,7 +198,7 @@ class Pipeline:
             self._metrics.denials.add(error.reason)
             self._denials.note(error, call)
         if call.door != HTTP:
-            tell(self._logger, call, end_of(error), seconds)
+            tell(self._logger, call, end, seconds)
 
 
 def parsed(kind: type[Message], data: bytes) -> Message:

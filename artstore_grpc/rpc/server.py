@@ -20,7 +20,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from artstore_grpc.addresses import Network, source_address, trusts
 from artstore_grpc.call import Call, correlated
 from artstore_grpc.certificates import Certificates, Pair
-from artstore_grpc.errors import CannotBind, IdentityError, Unimplemented
+from artstore_grpc.errors import CannotBind, IdentityError
 from artstore_grpc.pipeline import Pipeline
 from artstore_grpc.rpc import standard
 from artstore_grpc.rpc.descriptors import SERVICES, full_name
@@ -28,7 +28,7 @@ from artstore_grpc.rpc.health import Health
 from artstore_grpc.rpc.status import abort
 from artstore_grpc.settings import Address, Settings
 from artstore_grpc.subjects import subjects
-from artstore_grpc.telemetry.lines import end_of, tell
+from artstore_grpc.telemetry.catalogue import UNKNOWN_METHOD
 from artstore_grpc.telemetry.logs import Logger
 
 MAX_RECEIVE_BYTES = 4 * 1024 * 1024
@@ -62,9 +62,6 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
 KNOWN_METADATA = frozenset(
     {"authorization", "x-forwarded-for", "forwarded", "x-request-id", "traceparent", "tracestate"}
 )
-
-UNKNOWN = "unknown"
-"""In the log: a method that there isn't; its name may be anything."""
 
 CONNECTION_GRACE = timedelta(minutes=1)
 """Beyond the life of a token, which bounds that of a trust feed: how long what is under way on a connection that has
@@ -106,7 +103,7 @@ def server(
     lines = lines_of(trusted, logger)
     standard.add_health(made, health_servicer, lines)
     standard.add_reflection(made, tuple(service.full_name for service in SERVICES), lines)
-    made.add_generic_rpc_handlers((Unknown(trusted, logger),))  # the last: they are asked in this order
+    made.add_generic_rpc_handlers((Unknown(pipeline, trusted),))  # the last: they are asked in this order
     return made
 
 
@@ -115,19 +112,17 @@ def lines_of(trusted: tuple[Network, ...], logger: Logger) -> standard.Lines:
 
 
 class Unknown(grpc.GenericRpcHandler):
-    """Answers methods that there aren't: grpc.aio would too, without a line in the log."""
+    """Has the pipeline refuse methods that there aren't, whose names may be anything: grpc.aio would too, without a
+    line in the log, and uncounted."""
 
-    def __init__(self, trusted: tuple[Network, ...], logger: Logger) -> None:
-        self._trusted = trusted
-        self._logger = logger
+    def __init__(self, pipeline: Pipeline, trusted: tuple[Network, ...]) -> None:
+        self._handle = bound(pipeline, UNKNOWN_METHOD, trusted, call_of)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return grpc.stream_stream_rpc_method_handler(self._refuse)  # whatever its caller takes it for
 
     async def _refuse(self, _messages: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        error = Unimplemented()
-        tell(self._logger, call_of(UNKNOWN, context, self._trusted), end_of(error), 0.0)
-        await abort(context, error)
+        await self._handle(b"", context)
 
 
 def handler(pipeline: Pipeline, method: MethodDescriptor, trusted: tuple[Network, ...], read: Reader) -> Any:
@@ -137,11 +132,11 @@ def handler(pipeline: Pipeline, method: MethodDescriptor, trusted: tuple[Network
     return grpc.unary_unary_rpc_method_handler(bound(pipeline, full_name(method), trusted, read))
 
 
-def health_server(health_servicer: Health, settings: Settings, logger: Logger) -> grpc.aio.Server:
-    """A server of `grpc.health.v1` alone."""
+def health_server(pipeline: Pipeline, health_servicer: Health, settings: Settings, logger: Logger) -> grpc.aio.Server:
+    """A server of `grpc.health.v1` alone; the pipeline refuses everything else."""
     made = grpc.aio.server(options=options(settings))
     standard.add_health(made, health_servicer, lines_of((), logger))
-    made.add_generic_rpc_handlers((Unknown((), logger),))
+    made.add_generic_rpc_handlers((Unknown(pipeline, ()),))
     return made
 
 

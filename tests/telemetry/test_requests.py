@@ -169,6 +169,17 @@ def test_only_requests_for_tokens(service: Installation, user: Account) -> None:
     assert change.of("artstore_call_duration_seconds_count", method=introspection) == 1
 
 
+def test_methods_that_there_are_not(service: Installation) -> None:
+    """Whatever they are called and whichever service they claim, they are calls of the one `unknown`, and no others."""
+    with Change(service) as change:
+        for method in ("TokenService/Nothing", "NoService/IssueToken"):
+            with pytest.raises(grpc.RpcError) as refused:
+                service.channel.unary_unary(f"/artstore.identity.v1.{method}")(b"")
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert change.all_of("artstore_calls_total") == {("UNIMPLEMENTED", "grpc", "unknown"): 2}
+    assert change.all_of("artstore_call_duration_seconds_count") == {("unknown",): 2}
+
+
 def test_by_a_certificate(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A certificate that the account is registered by is `tls_client_auth`; another's is that too, and refused."""
     files = Files(tmp_path_factory.mktemp("tls"))
