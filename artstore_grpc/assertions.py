@@ -177,16 +177,19 @@ class Assertions:
         try:
             assertion = read(credentials.client_assertion)
             claimed = assertion.client_id
-            known = self._replica.remembered(claimed) is not None
+            remembered = self._replica.remembered(claimed)
+            known = remembered is not None
             check_header(assertion.header)
-            return await self._proved(assertion, credentials.client_id)
+            return await self._proved(assertion, credentials.client_id, remembered)
         except BadAssertion as bad:
             raise await self._refusals.of(
                 str(bad), bad.account, claimed=claimed, what="assertion", source=source, known=known
             ) from None
 
-    async def _proved(self, assertion: Assertion, client_id: str) -> tuple[Account, PublicKey]:
-        account = await self._replica.account_by_client_id(assertion.client_id)
+    async def _proved(
+        self, assertion: Assertion, client_id: str, remembered: Account | None
+    ) -> tuple[Account, PublicKey]:
+        account = remembered or await self._replica.reread(assertion.client_id)
         key = self._signer(account, assertion)
         if account is None or key is None:
             raise BadAssertion("no registered key made this assertion", account)
