@@ -76,7 +76,7 @@ def bound_logger(verbosity: Verbosity, *, readable: bool) -> type[Any]:
 
     def at_once(self: Any, level: str, fields: dict[str, Any]) -> None:
         if verbosity.tells(level):
-            self._logger.msg(rendered(level, fields | {"event": CALL}))
+            self._logger.msg(rendered(level, {**self._context, **fields, "event": CALL}))
 
     def as_any_other(self: Any, level: str, fields: dict[str, Any]) -> None:
         getattr(self, level)(CALL, **fields)

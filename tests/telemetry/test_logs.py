@@ -29,9 +29,9 @@ def without_time(line: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("level", ["info", "error"])
 def test_a_call_is_told_as_any_other_event(level: str) -> None:
-    """The shorter way makes the same line."""
+    """The shorter way makes the same line, with what the logger always says too."""
     log = Log()
-    logger = configured("info", log)
+    logger: Any = configured("info", log).bind(worker=3)
     logger.called(level, {"method": "M", "duration_ms": 1.5, "audience": ("a", "b")})
     getattr(logger, level)("call", method="M", duration_ms=1.5, audience=("a", "b"))
     short, long = lines(log)
@@ -43,6 +43,7 @@ def test_a_call_is_told_as_any_other_event(level: str) -> None:
             "method": "M",
             "duration_ms": 1.5,
             "audience": ["a", "b"],
+            "worker": 3,
             "event": "call",
         }
     )
