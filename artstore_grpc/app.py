@@ -7,8 +7,8 @@ import contextlib
 import signal
 import socket
 import uuid
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from artstore_grpc import certificates, installation, jobs, root_key
 from artstore_grpc.census import INTERVAL as CENSUS_INTERVAL
-from artstore_grpc.certificates import refuse_plain_text
+from artstore_grpc.certificates import Certificates, refuse_plain_text
 from artstore_grpc.denials import FLUSH_INTERVAL as DENIALS_INTERVAL
-from artstore_grpc.doors import Doors, address_of
+from artstore_grpc.doors import Addresses, Doors, address_of
 from artstore_grpc.ephemeral.probe import INTERVAL as PROBE_INTERVAL
 from artstore_grpc.errors import KeyServiceUnavailable, StoreUnavailable
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
@@ -121,8 +121,8 @@ async def serve(
     async with AsyncExitStack() as stack:
         traces = tracing(settings, SERVICE, log, stack)
         await follow_log_settings(settings, log, stack)
-        early = share is None or share.alone
-        gateway = listener(settings) if early else None
+        alone = share is None or share.alone
+        gateway = listener(settings) if alone else None  # before the parts: the issuer may be named by its port
         issuer = issuer_of(settings, address_of(gateway) or settings.gateway_address)
         metrics = share.metrics if share else None
         made = await stack.enter_async_context(
@@ -130,53 +130,94 @@ async def serve(
         )
         await made.health.follow(serving=False, database=False)
         if share is not None:
-            turning = asyncio.create_task(turn_unready(share, made))
-            stack.push_async_callback(ended, turning)
+            run_beside(stack, turn_unready(share, made))
+        process = Process(settings, made, issuer, log, now, stack, stopping, share, files, traces, on_started)
+        await (process.open_then_load(gateway) if alone else process.load_then_open())
 
-        async def begin() -> Loaded | None:
-            loaded = await unless(stopping, load(settings, made, log))
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """From its parts to its end, in one of two orders; what both do is said once, below them."""
+
+    settings: Settings
+    parts: Parts
+    issuer: str
+    logger: Logger
+    now: Callable[[], datetime]
+    stack: AsyncExitStack
+    stopping: asyncio.Event
+    share: Share | None
+    certificates: Certificates | None
+    traces: Traces | None
+    on_started: Callable[[Started], None]
+
+    async def open_then_load(self, gateway: socket.socket | None) -> None:
+        """Where nobody else serves at its addresses: they are taken at once, and say that it isn't ready yet for as
+        long as it waits for its database."""
+        async with self._open(gateway) as at:
+            loaded = await self._load()
             if loaded is not None:
-                await background(settings, made, log, now, stack)
-            return loaded
+                await self._serve(at, loaded)
 
-        loaded = None
-        if not early:
-            loaded = await begin()
-            if loaded is None:
-                return
-            gateway = listener(settings)
+    async def load_then_open(self) -> None:
+        """Where others do: the kernel must give it no caller before it is ready."""
+        loaded = await self._load()
+        if loaded is not None:
+            async with self._open(listener(self.settings)) as at:
+                await self._serve(at, loaded)
+
+    async def _load(self) -> Loaded | None:
+        """Reads what it needs, and starts what runs by itself; None when a stop comes first."""
+        loaded = await unless(self.stopping, load(self.settings, self.parts, self.logger))
+        if loaded is not None:
+            await background(self.settings, self.parts, self.logger, self.now, self.stack)
+        return loaded
+
+    @asynccontextmanager
+    async def _open(self, gateway: socket.socket | None) -> AsyncIterator[Addresses]:
+        """Its doors are open, and clients find it; drained at the end, however that comes."""
+        made, health = self.parts, self.parts.health
         doors = Doors(
-            settings,
+            self.settings,
             gateway=gateway,
             pipeline=made.pipeline,
-            health=made.health,
+            health=health,
             watches=made.watches,
             metrics=made.metrics,
-            logger=log,
-            stack=stack,
-            certificates=files,
-            traces=traces,
+            logger=self.logger,
+            stack=self.stack,
+            certificates=self.certificates,
+            traces=self.traces,
         )
         at = doors.addresses
-        health = made.health
-        present = presence(settings, at.grpc, ready=lambda: health.ready, changed=health.changed, now=now, logger=log)
+        present = presence(
+            self.settings, at.grpc, ready=lambda: health.ready, changed=health.changed, now=self.now, logger=self.logger
+        )
         try:
             await doors.open()
             present.begin()
-            if share is None:
-                log.info("listening", **{each.name: str(getattr(at, each.name)) for each in fields(at)})
-            loaded = loaded or await begin()
-            if loaded is not None:
-                log.info("ready" if share is None else "worker ready", issuer=issuer)
-                on_started(Started(at.grpc, at.gateway, at.metrics, at.health, at.mtls, issuer, loaded.administrator))
-                await stopping.wait()
+            if self.share is None:
+                self.logger.info("listening", **{each.name: str(getattr(at, each.name)) for each in fields(at)})
+            yield at
         finally:
-            log.info("draining")
-            if traces is not None:
-                traces.draining(settings.drain_delay + settings.drain_grace)
+            self.logger.info("draining")
+            if self.traces is not None:
+                usual = self.settings.drain_delay + self.settings.drain_grace
+                self.traces.draining(usual if self._within is None else self._within)
             await present.end()  # first, so that no client that looks now comes here
-            await doors.drain(share.within if share else None)
-            log.info("stopped")
+            await doors.drain(self._within)
+            self.logger.info("stopped")
+
+    @property
+    def _within(self) -> timedelta | None:
+        """As `Share.within`, as far as that is known by now."""
+        return self.share.within if self.share else None
+
+    async def _serve(self, at: Addresses, loaded: Loaded) -> None:
+        """Says that it is ready, and serves until the stop."""
+        self.logger.info("ready" if self.share is None else "worker ready", issuer=self.issuer)
+        self.on_started(Started(at.grpc, at.gateway, at.metrics, at.health, at.mtls, self.issuer, loaded.administrator))
+        await self.stopping.wait()
 
 
 def listener(settings: Settings) -> socket.socket | None:
@@ -298,8 +339,8 @@ async def background(
     stack.push_async_callback(made.usage.flush)
     stack.push_async_callback(last_denials, made, logger)
     stack.push_async_callback(made.signing_keys.resign)
-    for task in [asyncio.create_task(each) for each in work]:
-        stack.push_async_callback(ended, task)
+    for each in work:
+        run_beside(stack, each)
     await made.health.follow(serving=True, database=True)
 
 
@@ -326,8 +367,7 @@ async def follow_log_settings(settings: Settings, logger: Logger, stack: AsyncEx
         return
     look = LogSettings(settings.log_settings_file, logger).look
     await look()
-    work = jobs.forever("log settings", log_settings.INTERVAL, look, logger)
-    stack.push_async_callback(ended, asyncio.create_task(work))
+    run_beside(stack, jobs.forever("log settings", log_settings.INTERVAL, look, logger))
 
 
 async def last_denials(made: Parts, logger: Logger) -> None:
@@ -336,6 +376,11 @@ async def last_denials(made: Parts, logger: Logger) -> None:
         await made.denials.close()
     except StoreUnavailable:
         logger.warning("denials not in the ledger", cause="the database is down")
+
+
+def run_beside(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+    """Runs it from now until the stack ends."""
+    stack.push_async_callback(ended, asyncio.create_task(work))
 
 
 async def ended(task: asyncio.Task[None]) -> None:
