@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import AsyncExitStack
 
 import click
@@ -14,7 +13,7 @@ from artstore_grpc.cli import environment
 from artstore_grpc.cli.loop import allow_files, quiet_collector, run
 from artstore_grpc.cli.serve import ServerCommand, insecure_public_option, settings_with_warnings
 from artstore_grpc.cli.session import channel_credentials, target_option, tls_options
-from artstore_grpc.settings import Address, InvalidSettings, Settings
+from artstore_grpc.settings import InvalidSettings, Settings
 
 
 @click.command(cls=ServerCommand)
@@ -30,9 +29,9 @@ def gateway(
 ) -> None:
     """Run the REST gateway alone, until SIGTERM or SIGINT; the service must trust it (ARTSTORE_TRUSTED_PROXIES).
 
-    Of the settings it reads ARTSTORE_GATEWAY_ADDRESS, _TRUSTED_PROXIES, _MAX_CONNECTIONS, _DRAIN_DELAY and
-    _DRAIN_GRACE, those of log and traces, and those of TLS, which are for its own door; how it calls the service is
-    said by the options.
+    Of the settings it reads ARTSTORE_GATEWAY_ADDRESS, _TRUSTED_PROXIES, _MAX_CONNECTIONS, _MAX_CONNECTION_AGE,
+    _DRAIN_DELAY and _DRAIN_GRACE, those of log and traces, and those of TLS, which are for its own door; how it calls
+    the service is said by the options.
     """
     secured = channel_credentials(ca_file, client_certificate, client_certificate_key)
     settings = settings_with_warnings(insecure_public=insecure_public)
@@ -45,6 +44,7 @@ async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCr
     # Imported late: the commands that are clients start without the server's libraries.
     from artstore_grpc import certificates
     from artstore_grpc.app import SERVICE, follow_log_settings, stop_on_signals, tracing
+    from artstore_grpc.doors import address_of
     from artstore_grpc.gateway.app import build
     from artstore_grpc.gateway.channel import ChannelBackend
     from artstore_grpc.gateway.server import GatewayServer
@@ -80,16 +80,11 @@ async def serve_gateway(settings: Settings, target: str, secured: grpc.ChannelCr
         )
         quiet_collector()
         await server.start()
-        logger.info("listening", gateway=str(bound(listener)), target=target)
-        click.echo(f"The gateway listens on {'https' if files else 'http'}://{bound(listener)} and calls {target}.")
+        bound = address_of(listener)
+        logger.info("listening", gateway=str(bound), target=target)
+        click.echo(f"The gateway listens on {'https' if files else 'http'}://{bound} and calls {target}.")
         await stopping.wait()
         if traces is not None:
             traces.draining(settings.drain_delay + settings.drain_grace)
         await asyncio.sleep(settings.drain_delay.total_seconds())
         await server.stop()
-
-
-def bound(listener: socket.socket) -> Address:
-    """Where it listens, with the port that it got."""
-    host, port = listener.getsockname()[:2]
-    return Address(host=host, port=port)
