@@ -31,6 +31,11 @@ class Credentials:
         return not (self.client_id or self.client_secret or self.client_assertion or self.client_assertion_type)
 
 
+def is_basic(authorization: str | None) -> bool:
+    """Whether it is a value for `basic`, sound or not."""
+    return authorization is not None and authorization.strip()[:6].lower() == "basic "
+
+
 def basic(authorization: str) -> Credentials:
     """The credentials of an `authorization: Basic` value: base64 (RFC 7617), then each part form-urlencoded (RFC 6749
     §2.3.1). Raises InvalidClient for another scheme, InvalidRequest for one that can't be decoded."""

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from artstore_grpc import errors
 from artstore_grpc.authentication import Authenticator
 from artstore_grpc.call import HTTP, MAX_MESSAGE_BYTES, NO_SUBJECTS, Call, Caller
-from artstore_grpc.credentials import Credentials, gathered
+from artstore_grpc.credentials import Credentials, gathered, is_basic
 from artstore_grpc.deadlines import DeadlinePassed, within
 from artstore_grpc.denials import Denials
 from artstore_grpc.ephemeral.protocol import Limiter
@@ -233,7 +233,3 @@ def fields_of(message: Any) -> Credentials:
 def assertion_of(message: Any) -> Credentials:
     """The assertion in a request whose other credentials are metadata."""
     return Credentials(client_assertion_type=message.client_assertion_type, client_assertion=message.client_assertion)
-
-
-def is_basic(authorization: str | None) -> bool:
-    return authorization is not None and authorization.strip()[:6].lower() == "basic "

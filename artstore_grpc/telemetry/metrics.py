@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from artstore_grpc.counters import LATENCY_BUCKETS, Distribution
+from artstore_grpc.credentials import is_basic
 from artstore_grpc.errors import CannotBind
 from artstore_grpc.settings import Address
 from artstore_grpc.telemetry.catalogue import BY_NAME, FAMILIES, OTHER, ClientAuthentication, Family, Kind
@@ -92,8 +93,8 @@ class Metrics(Collector):
 
     def token_refused(self, outcome: str, authorization: str) -> None:
         """Counts a request for a token that HTTP itself refused, before anybody read what is in it."""
-        basic = authorization[:6].lower() == "basic "
-        self.token_requests.add(outcome, ClientAuthentication.BASIC if basic else ClientAuthentication.NONE)
+        way = ClientAuthentication.BASIC if is_basic(authorization) else ClientAuthentication.NONE
+        self.token_requests.add(outcome, way)
 
     def read_from(self, name: str, read: Numbers) -> None:
         """Binds a counter or a gauge of the catalogue to what reads it, in whichever thread the scrape runs."""
@@ -107,7 +108,7 @@ class Metrics(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """The names, for the registry, which asks before anything is bound."""
-        return (empty(family) for family in FAMILIES if family.name.startswith("artstore_"))
+        return (made(family) for family in FAMILIES if family.name.startswith("artstore_"))
 
     def collect(self) -> Iterator[Metric]:
         """As prometheus_client asks for it."""
@@ -118,12 +119,8 @@ class Metrics(Collector):
                 yield histogram(family, self._distributions[family.name]())
 
 
-def empty(family: Family) -> Metric:
-    """A metric without samples."""
-    return made(family)
-
-
 def made(family: Family) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
+    """A metric without samples."""
     if family.kind is Kind.COUNTER:
         return CounterMetricFamily(family.name.removesuffix("_total"), family.text, labels=list(family.labels))
     if family.kind is Kind.GAUGE:
