@@ -1,1 +1,1 @@
-"""How the service is seen: logs and metrics."""
+"""How the service is seen: logs, metrics, traces."""

@@ -192,10 +192,12 @@ class Recorded:
 
     def answered(self, status: int | None) -> None:
         """How an HTTP request ended; None: nobody was there any more."""
-        if status is not None:
-            self.set("http.response.status_code", status)
-        if status is None or status >= 500:
-            self.fail(str(status) if status else "CLIENT_GONE")
+        if status is None:
+            self.set("error.type", "CLIENT_GONE")
+            return
+        self.set("http.response.status_code", status)
+        if status >= 500:
+            self.fail(str(status))
 
     def fail(self, kind: str) -> None:
         """Marks it as an error, by what kind of one, never by its message."""
@@ -233,10 +235,12 @@ class RecordedCall(Recorded):
         self.set("rpc.response.status_code", code)
         if self._call is not None and self._call.caller is not None:
             self.set(CLIENT_ID, self._call.caller.account.client_id)
-        if isinstance(error, IdentityError) and code not in SERVER_FAULTS:
-            self.set("error.type", error.reason)
-        elif error is not None:
-            self.fail(error.reason if isinstance(error, IdentityError) else type(error).__qualname__)
+        if error is not None:
+            kind = error.reason if isinstance(error, IdentityError) else type(error).__qualname__
+            if code in SERVER_FAULTS:
+                self.fail(kind)
+            else:
+                self.set("error.type", kind)
 
 
 class RecordedStream(RecordedCall):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import trustme
 from artstore.identity.v1 import token_service_pb2 as tokens_pb
 
 from artstore_grpc.call import Call
+from artstore_grpc.errors import Internal, InvalidClient
 from artstore_grpc.spans import CURRENT, span
 from artstore_grpc.telemetry.logs import configured
 from artstore_grpc.telemetry.traces import FORCED_A_SECOND, MAX_QUEUE, Traces
@@ -107,7 +109,7 @@ def test_a_call_by_http(service: Installation, receiver: Receiver) -> None:
 
 
 def test_a_failed_call(service: Installation, receiver: Receiver) -> None:
-    """Says its code and reason. It is an error only where it is the service's fault; a statement that fails is one."""
+    """Says its code and reason."""
     trace_id, metadata = parented()
     with pytest.raises(grpc.RpcError):
         service.tokens.IssueToken(request(service, "wrong"), metadata=metadata)
@@ -151,6 +153,42 @@ def traces(receiver: Receiver, ratio: float) -> Traces:
 
 def call(traceparent: str = "") -> Call:
     return Call(f"{TOKENS}/IssueToken", "127.0.0.1", traceparent=traceparent)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "failed"),
+    [
+        (InvalidClient(cause="wrong secret"), "INVALID_CLIENT", False),
+        (asyncio.CancelledError(), "CancelledError", False),
+        (Internal(cause="KeyError"), "INTERNAL", True),
+    ],
+)
+async def test_whose_fault_it_is(receiver: Receiver, error: BaseException, kind: str, failed: bool) -> None:
+    """A call's span is an error only where the service has failed: not where its caller was wrong, or went away. The
+    part that failed in it always is one."""
+    recorder, mine = traces(receiver, 1.0), call()
+    with pytest.raises(type(error)), recorder.call(mine), span("part"):
+        raise error
+    await recorder.close()
+    found = receiver.complete(mine.trace_id, "test: part", f"test: {mine.method}")
+    assert found["test: part"].failed
+    whole = found[f"test: {mine.method}"]
+    assert (whole.failed, whole.attributes["error.type"]) == (failed, kind)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "failed"), [(None, "CLIENT_GONE", False), (404, None, False), (503, "503", True)]
+)
+async def test_how_a_request_ended(receiver: Receiver, status: int | None, kind: str | None, failed: bool) -> None:
+    """By its status; who goes away before there is one is no fault of the service's."""
+    recorder, mine = traces(receiver, 1.0), call()
+    with recorder.request(mine, "GET", "/docs") as recorded:
+        assert recorded is not None
+        recorded.answered(status)
+    await recorder.close()
+    found = receiver.complete(mine.trace_id, "test: GET /docs")["test: GET /docs"]
+    assert (found.failed, found.attributes.get("error.type")) == (failed, kind)
+    assert found.attributes.get("http.response.status_code") == status
 
 
 async def test_the_ratio(receiver: Receiver) -> None:
@@ -219,6 +257,7 @@ def test_a_receiver_that_does_not_take_them(tmp_path: Path, state: str) -> None:
             assert state == "is down" or receiver.asked.wait(5)
             began = time.monotonic()
         assert time.monotonic() - began < 2 + 2
+        assert state == "is down" or "spans lost" in service.log.getvalue()
         assert slowest < 2
 
 
