@@ -112,7 +112,8 @@ FAMILIES = (
     Family(
         "artstore_call_duration_seconds",
         Kind.HISTOGRAM,
-        "Time in the service by method, from the decoded call to its answer; a stream's is its whole life.",
+        "Time in the service by method, from the whole message to its answer, without what HTTP adds; a stream's is "
+        "its whole life.",
         {"method": METHODS},
     ),
     Family("artstore_calls_in_flight", Kind.GAUGE, "Calls in progress; admitted streams are not among them."),
@@ -120,7 +121,8 @@ FAMILIES = (
         "artstore_token_requests_total",
         Kind.COUNTER,
         "Requests for a token by what became of them, `issued` or RFC 6749 §5.2's code, and by how the client set out "
-        "to prove itself, in RFC 8414's names. Those that HTTP itself refuses at the token endpoints are among them.",
+        "to prove itself, in RFC 8414's names. Those that HTTP's token endpoints refuse themselves are among them; "
+        "what can't be read as HTTP is not.",
         {"outcome": TOKEN_OUTCOMES, "client_authentication": tuple(ClientAuthentication)},
     ),
     Family(
@@ -143,7 +145,8 @@ FAMILIES = (
     Family(
         "artstore_bcrypt_duration_seconds",
         Kind.HISTOGRAM,
-        "Time that a bcrypt took in its thread, without its wait; its count is how many were computed.",
+        "Time that a bcrypt took in its thread, without its wait; its count is how many were computed. Whatever the "
+        "check of an imported secret takes is one.",
     ),
     Family(
         "artstore_bcrypt_rejections_total",
@@ -154,8 +157,8 @@ FAMILIES = (
         "artstore_cache_lookups_total",
         Kind.COUNTER,
         "Look-ups by cache and outcome. `accounts`: in memory, or the database is asked; `secret_tags`: a tag proved "
-        "the secret, or bcrypt has to; `verified_tokens`: of bearers and introspected ones; `grants`: what a token "
-        "says; `assertion_keys`: parsed public keys; `introspections`: answers.",
+        "the secret, else bcrypt may have to; `verified_tokens`: of bearers and introspected ones; `grants`: what a "
+        "token says; `assertion_keys`: parsed public keys; `introspections`: answers.",
         {"cache": tuple(Cache), "outcome": ("hit", "miss")},
     ),
     Family(
