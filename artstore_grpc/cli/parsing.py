@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 from artstore_grpc.addresses import Network
 from artstore_grpc.model import Environment
 from artstore_grpc.settings import ALGORITHMS, Address, Settings
+from artstore_grpc.telemetry.verbosity import LEVELS
 
 OFF = "off"
 AUTO = "auto"
@@ -183,7 +184,7 @@ BY_NAME: Mapping[str, Callable[[str], Any]] = {
     "database_url": url("postgresql://", "sqlite:///"),
     "redis_url": url("redis://", "rediss://", "unix://"),
     "key_encryption_kms": socket_url,
-    "log_level": one_of("debug", "info", "warning", "error"),
+    "log_level": one_of(*LEVELS),
     "traces_endpoint": collector,
     "signing_algorithm": one_of(*ALGORITHMS),
     "workers": workers,

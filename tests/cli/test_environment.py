@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from artstore_grpc.cli import environment
+from artstore_grpc.cli import environment, parsing
 from artstore_grpc.cli.parsing import cores, parser_of
 from artstore_grpc.model import Environment
 from artstore_grpc.settings import Address, InvalidSettings, Settings
@@ -317,6 +318,21 @@ def test_credentials_not_given(environ: dict[str, str], missing: str) -> None:
     """The sentence begins with what is missing."""
     with pytest.raises(InvalidSettings, match=f"^{missing} is not given"):
         environment.credentials(environ)
+
+
+@pytest.mark.parametrize(
+    ("quota", "counted"),
+    [("100000 100000", 1), ("150000 100000", 2), ("50000 100000", 1), ("640000 100000", 4), ("max 100000", 4), ("", 4)],
+)
+def test_cores_are_those_that_it_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, counted: int
+) -> None:
+    """Four by its affinity, and no more than a container's quota, rounded up."""
+    file = tmp_path / "cpu.max"
+    file.write_text(quota)
+    monkeypatch.setattr(parsing, "CPU_QUOTA", file)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    assert parser_of("workers")("auto") == counted
 
 
 def test_target() -> None:
