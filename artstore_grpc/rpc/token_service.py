@@ -31,7 +31,8 @@ from artstore_grpc.watches import Watches
 BEARER = "Bearer"
 """RFC 6750."""
 CLIENT_AUTHENTICATION = ("client_secret_basic", "client_secret_post", "private_key_jwt")
-"""RFC 8414's names for RFC 6749 §2.3.1's two ways and for RFC 7523's."""
+"""RFC 8414's names for RFC 6749 §2.3.1's two ways and for RFC 7523's. Not `tls_client_auth`: the endpoints are HTTP's,
+which sees no certificates."""
 
 
 class TokenService:

@@ -139,11 +139,14 @@ def test_introspection_says_so(service: Installation, files: Files, ours: Client
 
 
 def test_the_metadata_say_so(service: Installation, files: Files, tmp_path: Path) -> None:
-    """RFC 8705 §3.3, where there is a listener that binds tokens; and nowhere else."""
+    """RFC 8705 §3.3, where there is a listener that binds tokens; and nowhere else. The endpoints, which are HTTP's,
+    take no certificate for proof, and don't offer to (§2.1)."""
     with connected(service.started.grpc_address, files.trusting) as channel:
         stub = tokens_grpc.TokenServiceStub(channel)
         found = stub.GetServerMetadata(tokens_pb.GetServerMetadataRequest(), timeout=CALL_SECONDS)
     assert found.tls_client_certificate_bound_access_tokens
+    for endpoint in ("token", "introspection", "revocation"):
+        assert "tls_client_auth" not in getattr(found, f"{endpoint}_endpoint_auth_methods_supported")
     with Installation(tmp_path) as without:
         found = without.tokens.GetServerMetadata(tokens_pb.GetServerMetadataRequest(), timeout=CALL_SECONDS)
     assert not found.tls_client_certificate_bound_access_tokens
