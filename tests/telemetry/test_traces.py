@@ -16,14 +16,18 @@ import httpx
 import pytest
 import trustme
 from artstore.identity.v1 import token_service_pb2 as tokens_pb
+from artstore.identity.v1.token_service_pb2_grpc import TokenServiceStub
 
+from artstore_grpc.app import Share, Started, serve
 from artstore_grpc.call import Call
 from artstore_grpc.errors import Internal, InvalidClient
+from artstore_grpc.settings import Settings
 from artstore_grpc.spans import CURRENT, span
 from artstore_grpc.telemetry.logs import configured
+from artstore_grpc.telemetry.metrics import Metrics
 from artstore_grpc.telemetry.traces import FORCED_A_SECOND, MAX_QUEUE, Traces
 from tests.hostile.test_canaries import Plot, Talkative, assert_silent, use_everything
-from tests.installation import Installation, Log
+from tests.installation import ANY, Installation, Log
 from tests.telemetry.receiver import Receiver
 from tests.transport.machines import Files
 
@@ -259,6 +263,35 @@ def test_a_receiver_that_does_not_take_them(tmp_path: Path, state: str) -> None:
         assert time.monotonic() - began < 2 + 2
         assert state == "is down" or "spans lost" in service.log.getvalue()
         assert slowest < 2
+
+
+async def test_a_workers_last_spans(tmp_path: Path) -> None:
+    """Have the time that its supervisor gives it, whatever the settings say: past that it would be killed."""
+    stop, log = asyncio.Event(), Log()
+    reached: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
+    share = Share(Metrics(), asyncio.Event(), within=timedelta(seconds=1))
+    with Receiver(hangs=True) as receiver:
+        settings = Settings(
+            data_dir=tmp_path,
+            grpc_address=ANY,
+            gateway_address=ANY,
+            metrics_address=None,
+            traces_endpoint=receiver.endpoint,
+            traces_sample=1.0,
+            drain_delay=timedelta(seconds=30),
+        )
+        logger = configured("info", log)
+        serving = asyncio.create_task(
+            serve(settings, on_started=reached.set_result, stop=stop, logger=logger, share=share)
+        )
+        address = (await asyncio.wait_for(reached, 15)).grpc_address
+        async with grpc.aio.insecure_channel(str(address)) as channel:
+            await TokenServiceStub(channel).GetServerMetadata(tokens_pb.GetServerMetadataRequest())
+        began = time.monotonic()
+        stop.set()
+        await serving
+    assert time.monotonic() - began < 1 + 3
+    assert "spans lost" in log.getvalue()
 
 
 async def test_a_receiver_with_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
