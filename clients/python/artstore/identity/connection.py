@@ -140,11 +140,11 @@ class Connection:
 
     async def call(self, method: Callable[..., Awaitable[Answer]], request: Any, metadata: Metadata = ()) -> Answer:
         """Calls a stub's method within the timeout, and again by the RetryPolicy. Raises IdentityError."""
-        deadline = steady_seconds() + self._timeout_seconds
+        left = self._timeout_seconds
+        deadline = steady_seconds() + left
         attempts = 0
         while True:
             attempts += 1
-            left = max(deadline - steady_seconds(), 0.0)
             try:
                 answer = await method(request, timeout=left, metadata=metadata)
             except grpc.aio.AioRpcError as error:
@@ -156,7 +156,8 @@ class Connection:
                 self._budget.succeeded()
                 return answer
             await asyncio.sleep(wait)
-            if self._opened is None:  # closed meanwhile
+            left = deadline - steady_seconds()
+            if self._opened is None or left <= 0:  # closed meanwhile; or a busy loop came back too late
                 raise failure
             self._renew_assertion(request)
 
