@@ -26,7 +26,7 @@ from artstore_grpc.store.sql import SqlStore
 from tests.faults.test_stops import states, url_of
 from tests.processes import chain
 from tests.processes.balancer import Balancer, free_ports
-from tests.processes.service import Client, Installation, Service, until
+from tests.processes.service import Client, Installation, Service, together, until
 from tests.processes.steady import NEVER_AGAIN, SteadyLoad, sdk, unlimited
 from tests.rotation import served as served_module
 from tests.rotation.test_processes import TAKEN_OVER_SECONDS, make_due, managed
@@ -104,16 +104,12 @@ def test_a_replica_is_killed(tmp_path: Path, folder: Path, on_postgres: Installa
         for port in ports
     ]
     with ExitStack() as stack:
-        for service in services:
-            stack.callback(service.kill)
-            service.spawn()
-        for service in services:
-            service.logged("ready")
+        stack.enter_context(together(services))
         with Client(services[0].grpc_address, on_postgres) as client:
             account = unlimited(client)
             rotating = [managed(client, f"managed {number}")[0] for number in range(MANAGED)]
         balancer = stack.enter_context(Balancer(ports))
-        target = f"127.0.0.1:{balancer.port}"
+        target = balancer.address
         issuing, once = sdk(3, target=target, **account), sdk(3, NEVER_AGAIN, target=target, **account)
         writers = Writers(target, on_postgres)
         with SteadyLoad(RATE, issuing, once, burst=BURST), writers:

@@ -31,6 +31,7 @@ from artstore_grpc.vault import new_key
 
 ISSUER = "http://issuer.test"
 COMMAND = [sys.executable, "-m", "artstore_grpc.cli.main"]
+SERVE = (*COMMAND, "serve")
 ANY_PORT = "127.0.0.1:0"
 START_SECONDS = 180.0
 STOP_SECONDS = 30.0
@@ -70,7 +71,7 @@ def install(database_url: str) -> Installation:
 class Service:
     """`artstore-grpc serve` on ports of its own. Started again it is a new process with the same settings."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], command: Sequence[str] = (*COMMAND, "serve")) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], command: Sequence[str] = SERVE) -> None:
         self._command = command
         self.log_path = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -259,14 +260,26 @@ def code_of(call: Callable[[], object]) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
+def issued(service: Service) -> float:
+    """Tokens that a service has issued since its start."""
+    return sum(value for name, value in service.metrics().items() if name.startswith("artstore_tokens_issued_total"))
+
+
 @contextmanager
-def replicas(folder: Path, environment: dict[str, str], count: int) -> Iterator[list[Service]]:
-    """So many processes of one installation, started at once; ready."""
-    services = [Service(folder / str(number), environment) for number in range(count)]
+def together(services: Sequence[Service]) -> Iterator[None]:
+    """Starts them at once; within, all are ready; afterwards none runs."""
     with ExitStack() as stack:
         for service in services:
             stack.callback(service.kill)
             service.spawn()
         for service in services:
             service.logged("ready")
+        yield
+
+
+@contextmanager
+def replicas(folder: Path, environment: dict[str, str], count: int) -> Iterator[list[Service]]:
+    """So many processes of one installation, ready."""
+    services = [Service(folder / str(number), environment) for number in range(count)]
+    with together(services):
         yield services

@@ -10,7 +10,7 @@ import pytest
 from artstore.identity.redis_replicas import RedisReplicas
 
 from tests.processes.balancer import Balancer, free_ports
-from tests.processes.service import Client, Installation, Service, until
+from tests.processes.service import Client, Installation, Service, issued, together, until
 from tests.processes.steady import NEVER_AGAIN, SteadyLoad, bare, sdk, unlimited
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -35,11 +35,7 @@ class Fleet:
         self.services = [
             Service(folder / str(port), shared | {"ARTSTORE_GRPC_ADDRESS": f"127.0.0.1:{port}"}) for port in self.ports
         ]
-        for service in self.services:
-            stack.callback(service.kill)
-            service.spawn()
-        for service in self.services:
-            service.logged("ready")
+        stack.enter_context(together(self.services))
         with Client(self.services[0].grpc_address, installation) as client:
             self.account = unlimited(client)
 
@@ -65,7 +61,7 @@ def test_behind_a_tcp_balancer(fleet: Fleet) -> None:
     """Three replicas restart one after the other under a steady load: with the SDK's retries no IssueToken fails,
     however they are ended; how many do without them is printed."""
     with Balancer(fleet.ports) as balancer:
-        target = f"127.0.0.1:{balancer.port}"
+        target = balancer.address
         retrying = sdk(CONNECTIONS, target=target, **fleet.account)
         once = sdk(CONNECTIONS, NEVER_AGAIN, target=target, **fleet.account)
         alone = bare(CONNECTIONS, target, **fleet.account)
@@ -97,8 +93,3 @@ def test_by_redis(fleet: Fleet, redis_url: str) -> None:
     print(f"shares at the end {shares}")
     assert retrying.failed == 0, retrying
     assert min(shares) > sum(shares) / REPLICAS / 2
-
-
-def issued(service: Service) -> float:
-    """Tokens that a replica has issued since its start."""
-    return sum(value for name, value in service.metrics().items() if name.startswith("artstore_tokens_issued_total"))
