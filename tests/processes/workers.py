@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +20,7 @@ from artstore.identity.v1 import token_service_pb2 as tokens_pb
 from artstore.identity.v1 import token_service_pb2_grpc
 
 from artstore_grpc.installation import Administrator
-from tests.processes.service import Client, Installation, Service, until
+from tests.processes.service import SERVE, Client, Installation, Service, until
 
 STOP_SECONDS = 60.0
 CALL_SECONDS = 20.0
@@ -46,9 +46,11 @@ def ready(service: Service, count: int) -> Callable[[], bool]:
 
 
 @contextmanager
-def served(folder: Path, installation: Installation, count: int, **environment: str) -> Iterator[Service]:
+def served(
+    folder: Path, installation: Installation, count: int, command: Sequence[str] = SERVE, **environment: str
+) -> Iterator[Service]:
     """A service of so many workers, ready; nothing of it runs any more afterwards."""
-    service = Service(folder, installation.environment | {"ARTSTORE_WORKERS": str(count)} | environment)
+    service = Service(folder, installation.environment | {"ARTSTORE_WORKERS": str(count)} | environment, command)
     pids: list[int] = []
     try:
         service.start()
@@ -60,6 +62,16 @@ def served(folder: Path, installation: Installation, count: int, **environment: 
         for pid in pids:
             if not gone([pid]):
                 psutil.Process(pid).kill()
+
+
+def callers_of(pid: int, address: str) -> set[int]:
+    """The ports of those that are connected to a process at an address, as it sees them itself."""
+    port = int(address.rpartition(":")[2])
+    return {
+        each.raddr.port
+        for each in psutil.Process(pid).net_connections("tcp")
+        if each.raddr and each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED
+    }
 
 
 def caller(address: str, installation: Installation) -> Administrator:
@@ -88,7 +100,8 @@ class Load:
         )
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._persist if retries else self._call) for _ in range(callers)]
+        target = self._persist if retries else self._call
+        self._threads = [threading.Thread(target=target, daemon=True) for _ in range(callers)]
         self.succeeded = 0
         self.failed: Counter[str] = Counter()
         self.slowest = 0.0
@@ -96,7 +109,11 @@ class Load:
     def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
-        until(lambda: self.succeeded > len(self._threads), STOP_SECONDS, "tokens")
+        try:
+            until(lambda: self.succeeded > len(self._threads), STOP_SECONDS, "tokens")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
