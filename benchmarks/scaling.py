@@ -24,13 +24,14 @@ from redis.asyncio import Redis
 from artstore_grpc.ephemeral.registration import HEARTBEAT
 from benchmarks import load
 from benchmarks.operations import MAKERS, settle
+from benchmarks.plan import WORKERS_CONNECTIONS
+from benchmarks.processes import Measured
 from benchmarks.rig import Rig, Say, Target, Variant, rig
 from benchmarks.seed import Plan
 
 WORKERS = (1, 2, 4)
 CALLED = 40
 """Accounts; few enough that each asks several times a second, as those do who share their limits' counts."""
-CONNECTIONS = 32
 IDLE_SECONDS, RUN_SECONDS = 10.0, 1.0
 SHARED_SECONDS, LONG_SECONDS = 10.0, 15.0
 """Until every account has its share of a limit (artstore_grpc/ephemeral/shares.py); and then what is measured."""
@@ -65,7 +66,7 @@ class Point:
 async def curve(folder: Path, say: Say, rounds: int = ROUNDS) -> list[dict[str, Any]]:
     """Every point, measured in turns so that what else the machine does falls on all alike."""
     async with rig(folder, set(VARIANTS), VARIANTS, say) as made, AsyncExitStack() as stack:
-        operations = {name: await MAKERS["issue"](made.targets[name], CONNECTIONS, stack) for name in VARIANTS}
+        operations = {name: await MAKERS["issue"](made.targets[name], WORKERS_CONNECTIONS, stack) for name in VARIANTS}
         for name in VARIANTS:
             await made.only({name})
             await load.closed(operations[name], 4.0)
@@ -140,14 +141,9 @@ async def point(
         transactions_per_second=per_second,
         redis_scripts_per_token=per_token,
         resident_mib=target.measured.resident_bytes() / 2**20,
-        supervisor_mib=resident(supervisor) if supervised else 0.0,
+        supervisor_mib=Measured((supervisor,)).resident_bytes() / 2**20 if supervised else 0.0,
         errors=errors + long.errors.total(),
     )
-
-
-def resident(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 async def transactions(made: Rig, name: str) -> int:
