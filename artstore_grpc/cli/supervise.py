@@ -22,7 +22,7 @@ from artstore_grpc.telemetry.logs import configured
 from artstore_grpc.telemetry.merging import Merged
 from artstore_grpc.telemetry.metrics import serve_metrics
 from artstore_grpc.workers.channel import ADDRESSES
-from artstore_grpc.workers.supervisor import Supervisor
+from artstore_grpc.workers.supervisor import SILENCE_SECONDS, Supervisor
 from artstore_grpc.workers.tally import Tally
 
 DOORS = {"grpc": "grpc", "gateway": "gateway", "health": "health", "mtls": "grpc_mtls"}
@@ -47,8 +47,8 @@ def main() -> None:
     sys.exit(code)
 
 
-async def supervised(settings: Settings, called: str) -> int:
-    """Serves until a signal; the exit code. Raises CannotBind."""
+async def supervised(settings: Settings, called: str, *, silence_seconds: float = SILENCE_SECONDS) -> int:
+    """Serves until a signal; the exit code. `silence_seconds` as Supervisor has it. Raises CannotBind."""
     logger = configured(settings.log_level, colors=environment.colors())
     tally = Tally()
     with ExitStack() as stack:
@@ -59,7 +59,15 @@ async def supervised(settings: Settings, called: str) -> int:
         told = {door: str(addresses.get(f"{setting}_address")) for door, setting in DOORS.items()}
         logger.info("listening", **told, metrics=str(metrics), workers=settings.workers)
         command = [sys.executable, "-P", "-m", "artstore_grpc.cli.main", "worker", "--called", called, "--channel"]
-        return await Supervisor(settings, command, addresses, merged=merged, tally=tally, logger=logger).run()
+        return await Supervisor(
+            settings,
+            command,
+            addresses,
+            merged=merged,
+            tally=tally,
+            logger=logger,
+            silence_seconds=silence_seconds,
+        ).run()
 
 
 def claimed(settings: Settings, stack: ExitStack) -> dict[str, Address]:

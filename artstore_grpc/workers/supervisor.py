@@ -1,4 +1,5 @@
-"""Starts the workers, keeps them at their number, replaces them one by one, ends them one after another.
+"""Starts the workers, keeps them at their number, replaces them one by one, ends them one after another. One that has
+ended or that hangs is replaced; how well one answers is not its business.
 
 A process that serves nothing and holds no secret, without gRPC, whose threads no fork would survive: each worker is a
 program of its own, started anew. It holds the ports from before the first one is there until after the last one has
@@ -16,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from artstore_grpc.settings import Address, Settings
 from artstore_grpc.telemetry import merging
@@ -27,6 +29,12 @@ from artstore_grpc.workers.tally import Tally
 
 LAST_SECONDS = 5.0
 """What a worker has beyond the grace for its last words: last uses, denials, metrics. Then it is killed."""
+SILENCE_SECONDS = 30.0
+"""A worker that is ready tells its metrics each second (worker.py, REPORT_SECONDS). One that tells nothing for so long
+answers nobody: what tells them is the event loop that answers calls."""
+LISTENING_SECONDS = 1.0
+"""Silence is waited for in parts of so long: a pause of the supervisor's too (a container's, a machine's) counts as one
+part, so that after it nobody is killed who has had no time to speak."""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +72,8 @@ class Worker:
 
 class Supervisor:
     """`command`: the program of a worker, which is given the number of its end of the channel. `addresses`: where they
-    listen, by their settings' names, with the ports as held."""
+    listen, by their settings' names, with the ports as held. `silence_seconds`: for how long one that is ready may tell
+    nothing before it is killed."""
 
     def __init__(
         self,
@@ -75,8 +84,10 @@ class Supervisor:
         merged: Merged,
         tally: Tally,
         logger: Logger,
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self._settings = settings
+        self._silence_seconds = silence_seconds
         self._command = command
         self._addresses = addresses
         self._merged = merged
@@ -193,7 +204,7 @@ class Supervisor:
 
     async def _watch(self, worker: Worker) -> None:
         """Hears what a worker tells, until it has ended."""
-        while (told := await worker.channel.hear()) is not None:
+        while (told := await self._heard(worker)) is not None:
             if told.get("ready"):
                 worker.ready.set()
                 self._begun.set()
@@ -208,6 +219,19 @@ class Supervisor:
         worker.ended.set()
         if not self._alive:
             self._emptied.set()
+
+    async def _heard(self, worker: Worker) -> dict[str, Any] | None:
+        """What a worker tells next; None once it has ended. One that was ready and tells nothing any more is killed."""
+        silent = 0.0
+        while silent < self._silence_seconds:
+            try:
+                async with asyncio.timeout(LISTENING_SECONDS):
+                    return await worker.channel.hear()
+            except TimeoutError:
+                silent += LISTENING_SECONDS if worker.ready.is_set() else 0.0
+        self._log.error("worker hangs", worker=worker.number, silent_seconds=silent)
+        worker.kill()
+        return None
 
     def _count(self) -> None:
         self._tally.ready = sum(each.ready.is_set() for each in self._alive)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Protocol
 
-from artstore_grpc import app
+from artstore_grpc import app, jobs
 from artstore_grpc.app import Share, Started
 from artstore_grpc.settings import Settings
 from artstore_grpc.telemetry import merging
@@ -25,7 +25,8 @@ class OnStarted(Protocol):
 
 
 REPORT_SECONDS = 1.0
-"""How often a worker tells its metrics: what is lost of them when it is killed."""
+"""How often a worker tells its metrics: what is lost of them when it is killed. The supervisor takes one that tells
+nothing for long for one that hangs."""
 
 
 async def work(end: socket.socket, settings: Settings, logger: Logger, on_started: OnStarted) -> None:
@@ -44,7 +45,10 @@ async def work(end: socket.socket, settings: Settings, logger: Logger, on_starte
         on_started(what, greets=assignment.greets)
         channel.tell(ready=True)
 
-    tasks = [asyncio.create_task(listen(channel, share, stop)), asyncio.create_task(report(channel, share.metrics))]
+    tasks = [
+        asyncio.create_task(listen(channel, share, stop)),
+        asyncio.create_task(report(channel, share.metrics, logger)),
+    ]
     try:
         await app.serve(
             assigned(settings, assignment),
@@ -84,10 +88,13 @@ async def listen(channel: Channel, share: Share, stop: asyncio.Event) -> None:
     stop.set()
 
 
-async def report(channel: Channel, metrics: Metrics) -> None:
-    while True:
+async def report(channel: Channel, metrics: Metrics, logger: Logger) -> None:
+    """Tells them again and again; a defect of what reads them is logged, since who falls silent is killed."""
+
+    async def tell() -> None:
         tell_metrics(channel, metrics)
-        await asyncio.sleep(REPORT_SECONDS)
+
+    await jobs.forever("report", timedelta(seconds=REPORT_SECONDS), tell, logger)
 
 
 def tell_metrics(channel: Channel, metrics: Metrics) -> None:
