@@ -203,15 +203,25 @@ class Supervisor:
         return worker
 
     async def _watch(self, worker: Worker) -> None:
-        """Hears what a worker tells, until it has ended."""
-        while (told := await self._heard(worker)) is not None:
-            if told.get("ready"):
-                worker.ready.set()
-                self._begun.set()
-                self._count()
-            if "metrics" in told:
-                self._merged.tell(worker.serial, merging.heard(told["metrics"]))
-        await worker.process.wait()
+        """Hears what a worker tells, until it has ended. One that has said its last has a while to end; one that can't
+        be understood has none."""
+        try:
+            while (told := await self._heard(worker)) is not None:
+                if told.get("ready"):
+                    worker.ready.set()
+                    self._begun.set()
+                    self._count()
+                if "metrics" in told:
+                    self._merged.tell(worker.serial, merging.heard(told["metrics"]))
+        except (ValueError, LookupError, TypeError) as error:
+            self._log.error("worker not understood", worker=worker.number, error=str(error))
+            worker.kill()
+        try:
+            async with asyncio.timeout(self._silence_seconds):
+                await worker.process.wait()
+        except TimeoutError:
+            self._hangs(worker, self._silence_seconds)
+            await worker.process.wait()
         await worker.channel.close()
         self._alive.discard(worker)
         self._merged.forget(worker.serial)
@@ -229,9 +239,12 @@ class Supervisor:
                     return await worker.channel.hear()
             except TimeoutError:
                 silent += LISTENING_SECONDS if worker.ready.is_set() else 0.0
-        self._log.error("worker hangs", worker=worker.number, silent_seconds=silent)
-        worker.kill()
+        self._hangs(worker, silent)
         return None
+
+    def _hangs(self, worker: Worker, silent_seconds: float) -> None:
+        self._log.error("worker hangs", worker=worker.number, silent_seconds=silent_seconds)
+        worker.kill()
 
     def _count(self) -> None:
         self._tally.ready = sum(each.ready.is_set() for each in self._alive)
