@@ -227,7 +227,8 @@ class Rig:
 async def rig(
     folder: Path, names: set[str], variants: Mapping[str, Variant] = VARIANTS, say: Say = lambda what: None
 ) -> AsyncIterator[Rig]:
-    """Everything that is named, started; ended with the context."""
+    """Everything that is named, started; ended with the context, and the caller has the cores again that it had."""
+    had = os.sched_getaffinity(0)
     with ExitStack() as stack:
         made = Rig(folder, stack, variants, say)
         await made.start(names)
@@ -236,3 +237,6 @@ async def rig(
             yield made
         finally:
             made.wake()
+            for thread in psutil.Process().threads():
+                with suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.sched_setaffinity(thread.id, had)
