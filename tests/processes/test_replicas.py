@@ -40,6 +40,22 @@ WRITERS = 4
 WRITES = 25
 
 
+def without_tag(database_url: str, called: str) -> int:
+    """How many secrets, of accounts whose name begins so, have no tag in the database."""
+
+    async def count() -> int:
+        store = SqlStore(database_url)
+        try:
+            found = await store.accounts(AccountQuery(2 * CLIENTS), datetime.now(UTC))
+            ours = [account for account in found if account.name.startswith(called)]
+            assert len(ours) == CLIENTS
+            return sum(secret.tag is None for account in ours for secret in account.secrets)
+        finally:
+            await store.close()
+
+    return asyncio.run(count())
+
+
 def system_accounts(database_url: str) -> int:
     async def count() -> int:
         store = SqlStore(database_url)
@@ -52,7 +68,8 @@ def system_accounts(database_url: str) -> int:
 
 
 def test_a_restart_of_every_replica_runs_no_bcrypt(tmp_path: Path, on_postgres: Installation) -> None:
-    """After both replicas restart, 1,000 clients get their tokens and not one hash is computed."""
+    """After both replicas restart, 1,000 clients get their tokens and not one hash is computed, but for tags that a
+    busy database had not taken in time: their secrets are proved once more."""
     with replicas(tmp_path, on_postgres.environment, 2) as services:
         made = created(services[0], on_postgres, CLIENTS)
         first = first_tokens(services, on_postgres, made)
@@ -60,13 +77,15 @@ def test_a_restart_of_every_replica_runs_no_bcrypt(tmp_path: Path, on_postgres: 
         for service in services:
             service.terminate()
         assert [service.wait() for service in services] == [0, 0]
+        lost = without_tag(on_postgres.environment["ARTSTORE_DATABASE_URL"], "client ")
+        assert lost <= CLIENTS / 100
         for service in services:
             service.spawn()
         for service in services:
             service.logged("ready")
         again = first_tokens(services, on_postgres, made)
-        assert computed(services) == 0
-    print(f"{CLIENTS} first tokens with bcrypt (cost 4) {first:.2f} s, after the restart {again:.2f} s, no hash")
+        assert computed(services) == lost
+    print(f"{CLIENTS} first tokens with bcrypt (cost 4) {first:.2f} s, after the restart {again:.2f} s, {lost} hashes")
 
 
 def created(service: Service, installation: Installation, count: int) -> list[tuple[str, str]]:
