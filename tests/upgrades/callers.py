@@ -191,18 +191,27 @@ class Callers:
         account = self.task["rotated"]
         admins = await self.pair(AdminClient, self.task["administrator"])
         held = [account["client_secret"]]
+        whole = True
+
+        async def alone(admin: Any, secret: str) -> None:
+            """Revokes every secret but this one."""
+            for each in (await admin.get_service_account(account["id"])).secrets:
+                if each.id not in secret:
+                    await admin.revoke_secret(account["id"], each.id)
 
         async def rotate() -> None:
+            nonlocal whole
             here, there = self.two(admins)
+            if not whole:  # a stop in the middle has left two, which both were used
+                await alone(here, held[-1])
+            whole = False
             made = await here.rotate_secret(account["id"], overlap=timedelta(hours=1))
             for secret in (made.client_secret, held[-1]):
                 async with Client(there.target, client_id=account["client_id"], client_secret=secret) as client:
                     await self.token(client)
             held.append(made.client_secret)
-            live = (await there.get_service_account(account["id"])).secrets
-            for old in live:
-                if old.id not in made.client_secret:
-                    await there.revoke_secret(account["id"], old.id)
+            await alone(there, made.client_secret)
+            whole = True
             self.done["secrets rotated"] += 1
 
         return rotate
