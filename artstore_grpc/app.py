@@ -1,4 +1,5 @@
-"""The composition root: reads what the parts need, opens the doors, starts what runs by itself, and drains it all."""
+"""The composition root: has the parts made, what they need read, the doors opened and what runs by itself begun, and
+drains it all."""
 
 from __future__ import annotations
 
@@ -6,37 +7,28 @@ import asyncio
 import contextlib
 import signal
 import socket
-import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from artstore_grpc import certificates, installation, jobs, root_key
-from artstore_grpc.census import INTERVAL as CENSUS_INTERVAL
+from artstore_grpc import certificates, installation, jobs
+from artstore_grpc.background import background, run_beside
 from artstore_grpc.certificates import Certificates, refuse_plain_text
-from artstore_grpc.denials import FLUSH_INTERVAL as DENIALS_INTERVAL
 from artstore_grpc.doors import Addresses, Doors, address_of
-from artstore_grpc.ephemeral.probe import INTERVAL as PROBE_INTERVAL
-from artstore_grpc.errors import KeyServiceUnavailable, StoreUnavailable
 from artstore_grpc.installation import Administrator, AlreadyBootstrapped
 from artstore_grpc.listeners import bind
-from artstore_grpc.notary import INTERVAL as NOTARY_INTERVAL
 from artstore_grpc.parts import Parts, parts, utc_now
 from artstore_grpc.presence import presence
-from artstore_grpc.scheduled_rotation import INTERVAL as ROTATION_INTERVAL
 from artstore_grpc.settings import Address, InvalidSettings, Settings
-from artstore_grpc.signing_keys import TICK_INTERVAL
 from artstore_grpc.sinks.configuration import Sinks
-from artstore_grpc.store import notifications, schema
+from artstore_grpc.startup import Loaded, load, unlock
+from artstore_grpc.store import schema
 from artstore_grpc.telemetry import log_settings
 from artstore_grpc.telemetry.log_settings import LogSettings
 from artstore_grpc.telemetry.logs import Logger, capture_library_logs, configured
 from artstore_grpc.telemetry.metrics import Metrics
-from artstore_grpc.usage import FLUSH_INTERVAL
-from artstore_grpc.vault import WrongKey
 
 if TYPE_CHECKING:
     from artstore_grpc.telemetry.traces import Traces
@@ -45,12 +37,8 @@ __all__ = ["Administrator", "AlreadyBootstrapped", "Share", "Started", "bootstra
 
 T = TypeVar("T")
 
-LISTEN_RETRY = timedelta(seconds=1)
-"""How soon a broken LISTEN is tried again; the poll goes on meanwhile."""
 SERVICE = "artstore-grpc"
 """What the service is called in traces."""
-LOAD_RETRY = timedelta(milliseconds=250)
-"""How often a start with the database down tries again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +66,6 @@ class Share:
     callers wait at them who are answered elsewhere."""
     within: timedelta | None = None
     """Once the stop is set: how long calls in flight have, the doors closing at once. None: as the settings say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a start has read or made: the administrator, on the very first one of the embedded default."""
-
-    administrator: Administrator | None
 
 
 async def bootstrap(settings: Settings) -> Administrator:
@@ -239,48 +220,6 @@ def issuer_of(settings: Settings, gateway: Address | None) -> str:
     return issuer
 
 
-async def load(settings: Settings, made: Parts, logger: Logger) -> Loaded:
-    """Reads what must be in memory before the first token, and makes the embedded default's first administrator; waits
-    for a database or a key service that is down."""
-    told: set[str] = set()
-    while True:
-        try:
-            standing = await schema.check(settings.store_url)
-            if standing.newer and "newer" not in told:
-                logger.info("the schema is newer, and takes this program", schema=standing.found, own=standing.program)
-                told.add("newer")
-            if made.vault.locked:
-                logger.info("root key opened", key=await unlock(made))
-            await made.keyring.load()
-            await made.notary.load()
-            await made.replica.load()
-            await made.signing_keys.raise_token_lifetime()
-            return Loaded(await first_administrator(settings, made))
-        except (StoreUnavailable, KeyServiceUnavailable) as down:
-            waiting = "database" if isinstance(down, StoreUnavailable) else "key service"
-            if waiting not in told:
-                logger.warning(f"waiting for the {waiting}", cause=str(down))
-            told.add(waiting)
-            await asyncio.sleep(LOAD_RETRY.total_seconds())
-        except WrongKey as error:
-            raise wrong_key(error) from None
-
-
-async def unlock(made: Parts) -> str:
-    """Opens the vault with the root key; returns the id of the key that it was encrypted under. Raises InvalidSettings
-    for another installation's key-encryption key."""
-    try:
-        row, root = await root_key.row_and_root(made.store, made.encryption, utc_now)
-        made.vault.unlock(root)
-        return row.kek_id
-    except WrongKey as error:
-        raise wrong_key(error) from None
-
-
-def wrong_key(error: WrongKey) -> InvalidSettings:
-    return InvalidSettings(f"The key-encryption key isn't this database's. {error}")
-
-
 async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     """What the work returns, or None when a stop comes first and it is given up."""
     task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
@@ -292,56 +231,6 @@ async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | N
     with contextlib.suppress(asyncio.CancelledError):
         await task
     return None
-
-
-async def first_administrator(settings: Settings, made: Parts) -> Administrator | None:
-    """On the embedded default the very first start makes the administrator; None otherwise."""
-    if not settings.embedded:
-        return None
-    try:
-        return await installation.bootstrap(made.store, made.accounts)
-    except AlreadyBootstrapped:
-        return None
-
-
-async def background(
-    settings: Settings, made: Parts, logger: Logger, now: Callable[[], datetime], stack: AsyncExitStack
-) -> None:
-    """Starts what happens by itself; it ends with the stack, which flushes last uses and denials once more."""
-    purge = jobs.Purge(made.store, uuid.uuid4().hex, now)
-
-    async def follow() -> None:
-        made.changed.clear()
-        await made.health.follow(serving=made.replica.serving, database=not made.replica.outage)
-        logger.info("database", up=not made.replica.outage, serving=made.replica.serving)
-        await made.changed.wait()
-
-    async def listen() -> None:
-        await notifications.listen(settings.store_url, made.replica.wake)
-
-    work = [
-        jobs.forever("tail", timedelta(0), made.replica.tail, logger),
-        jobs.forever("usage", FLUSH_INTERVAL, made.usage.flush, logger),
-        jobs.forever("denials", DENIALS_INTERVAL, made.denials.flush, logger),
-        jobs.forever("purge", jobs.PURGE_INTERVAL, purge.run, logger),
-        jobs.forever("rotations", ROTATION_INTERVAL, made.scheduled_rotation.turn, logger),
-        jobs.forever("census", CENSUS_INTERVAL, made.census.run, logger),
-        jobs.forever("keys", TICK_INTERVAL, made.signing_keys.tick, logger),
-        jobs.forever("health", timedelta(0), follow, logger),
-        jobs.forever("listen", LISTEN_RETRY, listen, logger),
-        jobs.forever("checkpoint", NOTARY_INTERVAL, made.notary.run, logger),
-    ]
-    if made.announcements is not None:
-        hear = partial(made.announcements.listen, made.replica.wake)
-        work.append(jobs.forever("announcements", LISTEN_RETRY, hear, logger))
-    if made.probe is not None:
-        work.append(jobs.forever("probe", PROBE_INTERVAL, made.probe.run, logger))
-    stack.push_async_callback(made.usage.flush)
-    stack.push_async_callback(last_denials, made, logger)
-    stack.push_async_callback(made.signing_keys.resign)
-    for each in work:
-        run_beside(stack, each)
-    await made.health.follow(serving=True, database=True)
 
 
 def tracing(settings: Settings, service: str, logger: Logger, stack: AsyncExitStack) -> Traces | None:
@@ -368,25 +257,6 @@ async def follow_log_settings(settings: Settings, logger: Logger, stack: AsyncEx
     look = LogSettings(settings.log_settings_file, logger).look
     await look()
     run_beside(stack, jobs.forever("log settings", log_settings.INTERVAL, look, logger))
-
-
-async def last_denials(made: Parts, logger: Logger) -> None:
-    """Writes what was denied in the last minute; where the database is away the log has it."""
-    try:
-        await made.denials.close()
-    except StoreUnavailable:
-        logger.warning("denials not in the ledger", cause="the database is down")
-
-
-def run_beside(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
-    """Runs it from now until the stack ends."""
-    stack.push_async_callback(ended, asyncio.create_task(work))
-
-
-async def ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 def stop_on_signals() -> asyncio.Event:

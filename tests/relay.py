@@ -63,10 +63,14 @@ class Relay:
             from_server, to_server = await self.connect()
             writers.append(to_server)
             await asyncio.gather(self._pump(reader, to_server, slowly=True), self._pump(from_server, writer))
-        except (OSError, asyncio.CancelledError):
-            pass  # nobody is there; or the relay ends, and with it what it carried
+        except OSError:
+            pass  # nobody is there
+        except asyncio.CancelledError:  # the relay ends, and with it what it carried
+            for each in writers:
+                each.transport.abort()
         finally:
-            await asyncio.gather(*map(closed, writers))
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*map(closed, writers))
             self._tasks.discard(task)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slowly: bool = False) -> None:

@@ -37,7 +37,7 @@ LAYERS = (
     "instruments rpc",
     "gateway",
     "parts",
-    "doors presence",
+    "doors presence background startup",
     "app rekey doctor",
     "workers",
     "cli",

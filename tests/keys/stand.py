@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import orjson
 
-from artstore_grpc import app, key_policy
+from artstore_grpc import key_policy, startup
 from artstore_grpc.call import Caller
 from artstore_grpc.gateway.app import build
 from artstore_grpc.gateway.server import GatewayServer
@@ -83,7 +83,7 @@ class Installation:
         chosen = self.settings(**settings)
         encryption, log = key_encryption(chosen), configured("error", Log())
         async with parts(chosen, encryption, ISSUER, log, self.time, self.time.monotonic) as made:
-            await app.load(chosen, made, log)
+            await startup.load(chosen, made, log)
             yield Process(made, self.time)
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,10 +18,21 @@ import pytest
 from artstore.identity.v1 import service_account_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
-from artstore_grpc.workers.supervisor import LAST_SECONDS, LISTENING_SECONDS
+from artstore_grpc.workers.supervisor import LAST_SECONDS
 from tests.processes import chain
 from tests.processes.service import ANY_PORT, CALL_SECONDS, COMMAND, Client, Installation, Service, code_of, until
-from tests.processes.workers import STOP_SECONDS, Load, callers_of, gone, ready, served, workers
+from tests.processes.workers import (
+    CONNECTIONS,
+    STOP_SECONDS,
+    Load,
+    callers_of,
+    deaths,
+    gone,
+    issue_over_new_connections,
+    ready,
+    served,
+    workers,
+)
 from tests.rotation.test_processes import make_due
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -30,24 +40,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ISSUED = "artstore_tokens_issued_total[('mode', 'normal')]"
 REPORT_SECONDS = 20.0
 """A report each second, on a busy machine."""
-SILENCE_SECONDS = 10.0
-"""Of reports that come each second; on a busy machine."""
-PROGRAM = f"""
-import asyncio, sys
-from artstore_grpc.cli import environment, supervise
-sys.exit(asyncio.run(supervise.supervised(environment.settings(), "artstore-grpc", silence_seconds={SILENCE_SECONDS})))
-"""
-IMPATIENT = [sys.executable, "-c", PROGRAM]
-"""`serve`, whose supervisor waits no longer than that for a worker's word."""
-CONNECTIONS = 24
-"""Enough that by chance not one of two workers goes without: 2 ** -23."""
-
-
-def issue_over_new_connections(service: Service, installation: Installation, count: int) -> None:
-    who = installation.administrator
-    for _ in range(count):
-        with Client(service.grpc_address, installation) as client:
-            assert client.issue(who.client_id, who.client_secret).access_token
 
 
 def test_several_are_as_one(tmp_path: Path, installation: Installation) -> None:
@@ -126,98 +118,6 @@ def created(client: Client, name: str) -> str:
     return name
 
 
-def test_a_worker_that_hangs_is_replaced(tmp_path: Path, on_sqlite: Installation) -> None:
-    """One that is stopped, with its doors open, is killed once it has told nothing for a while, and one that answers
-    takes its place; the other is left alone."""
-    with served(tmp_path, on_sqlite, 2, IMPATIENT) as service:
-        hung, other = workers(service)
-        os.kill(hung, signal.SIGSTOP)
-        line = service.logged("worker hangs")
-        assert line["silent_seconds"] == SILENCE_SECONDS
-        died = service.logged("worker died")
-        assert (died["worker"], died["code"]) == (line["worker"], -signal.SIGKILL)
-        until(ready(service, 2), STOP_SECONDS, "both ready")
-        assert gone([hung])
-        assert other in workers(service)
-        issue_over_new_connections(service, on_sqlite, CONNECTIONS)
-        assert deaths(service) == 1
-
-
-def test_who_is_busy_or_drains_does_not_hang(tmp_path: Path, on_sqlite: Installation) -> None:
-    """A worker that hashes for longer than one may be silent, and drains as long, is left alone: it goes on telling,
-    and what it was asked is answered."""
-    slow = {
-        "ARTSTORE_DRAIN_DELAY": str(SILENCE_SECONDS + 3),
-        "ARTSTORE_DRAIN_GRACE": "40",
-        "ARTSTORE_BCRYPT_COST": "15",  # two seconds
-    }
-    with served(tmp_path, on_sqlite, 2, IMPATIENT, **slow) as service:
-        with Client(service.grpc_address, on_sqlite) as client:
-            assert client.bearer
-            asked, made = time.monotonic(), 0
-            service.terminate()
-            while time.monotonic() - asked < SILENCE_SECONDS:
-                made += bool(client.create(f"account {made}").client_secret)
-            print(f"{made} hashes in {time.monotonic() - asked:.1f} s")
-        assert service.wait(STOP_SECONDS) == 0
-        assert not {"worker hangs", "worker killed", "worker died"} & {line["event"] for line in service.lines()}
-
-
-def test_who_starts_for_long_does_not_hang(tmp_path: Path, on_sqlite: Installation) -> None:
-    """A worker that is not ready yet may tell nothing for as long as it takes."""
-    nowhere = {"ARTSTORE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing", "ARTSTORE_WORKERS": "2"}
-    service = Service(tmp_path, on_sqlite.environment | nowhere, IMPATIENT)
-    try:
-        service.spawn().logged("waiting for the database")
-        starting = workers(service)
-        for pid in starting:
-            os.kill(pid, signal.SIGSTOP)
-        time.sleep(SILENCE_SECONDS + 3)
-        for pid in starting:
-            os.kill(pid, signal.SIGCONT)
-        assert workers(service) == starting
-        service.terminate()
-        assert service.wait(STOP_SECONDS) == 0
-        assert not any(line["event"] == "worker hangs" for line in service.lines())
-    finally:
-        service.kill()
-
-
-def test_a_pause_of_all_costs_nobody(tmp_path: Path, on_sqlite: Installation) -> None:
-    """Where machine or container stood still for longer than a worker may be silent, the same workers go on, although
-    the supervisor wakes first."""
-    with served(tmp_path, on_sqlite, 2, IMPATIENT) as service:
-        pids = workers(service)
-        everybody = [service.pid, *pids]
-        for pid in everybody:
-            os.kill(pid, signal.SIGSTOP)
-        time.sleep(SILENCE_SECONDS + 3)
-        for pid in everybody:
-            os.kill(pid, signal.SIGCONT)
-        time.sleep(2 * LISTENING_SECONDS)
-        assert workers(service) == pids
-        assert not {"worker hangs", "worker died"} & {line["event"] for line in service.lines()}
-        issue_over_new_connections(service, on_sqlite, 2)
-
-
-def test_a_stop_does_not_wait_for_one_that_hangs(tmp_path: Path, on_sqlite: Installation) -> None:
-    """On SIGTERM a worker that is stopped is killed when its time for last words is over, the other ends by itself, and
-    so does the service."""
-    delay, grace = 1, 4
-    bounds = {"ARTSTORE_DRAIN_DELAY": str(delay), "ARTSTORE_DRAIN_GRACE": str(grace)}
-    with served(tmp_path, on_sqlite, 2, **bounds) as service:
-        pids = workers(service)
-        os.kill(pids[0], signal.SIGSTOP)
-        asked = time.monotonic()
-        service.terminate()
-        assert service.wait(STOP_SECONDS) == 0
-        took = time.monotonic() - asked
-        assert gone(pids)
-        events = [line["event"] for line in service.lines()]
-        assert (events.count("worker killed"), events.count("stopped")) == (1, 2)  # one worker, and the supervisor
-        assert took < delay + grace + LAST_SECONDS + 5  # on a busy machine
-
-
 def test_hangup_replaces_all(tmp_path: Path, on_sqlite: Installation) -> None:
     """SIGHUP under load: every worker is another one afterwards, there were never fewer than before, and no call of
     clients that retry fails, over lasting connections and over new ones."""
@@ -283,10 +183,6 @@ def test_those_that_die_young_wait(tmp_path: Path, on_sqlite: Installation) -> N
         waits = [line["restart_in_seconds"] for line in service.lines() if line["event"] == "worker died"]
         assert sorted(waits) == waits
         assert waits[-1] > 0
-
-
-def deaths(service: Service) -> int:
-    return sum(line["event"] == "worker died" for line in service.lines())
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from tests.processes.service import SERVE, Client, Installation, Service, until
 
 STOP_SECONDS = 60.0
 CALL_SECONDS = 20.0
+CONNECTIONS = 24
+"""Enough that by chance not one of two workers goes without: 2 ** -23."""
 ANEW: tuple[tuple[str, Any], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -72,6 +74,17 @@ def callers_of(pid: int, address: str) -> set[int]:
         for each in psutil.Process(pid).net_connections("tcp")
         if each.raddr and each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED
     }
+
+
+def issue_over_new_connections(service: Service, installation: Installation, count: int) -> None:
+    who = installation.administrator
+    for _ in range(count):
+        with Client(service.grpc_address, installation) as client:
+            assert client.issue(who.client_id, who.client_secret).access_token
+
+
+def deaths(service: Service) -> int:
+    return sum(line["event"] == "worker died" for line in service.lines())
 
 
 def caller(address: str, installation: Installation) -> Administrator:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from artstore_grpc import app
+from artstore_grpc import startup
 from artstore_grpc.accounts import Draft
 from artstore_grpc.call import Caller
 from artstore_grpc.changes import Target
@@ -173,6 +173,6 @@ async def stand(url: str, count: int = 1, like: Stand | None = None, **settings:
                     sinks=Sinks({"shelf": shelf}),
                 )
             )
-            await app.load(chosen, opened, configured("error", Log()))
+            await startup.load(chosen, opened, configured("error", Log()))
             made.replicas.append(Replica(opened, log))
         yield made
