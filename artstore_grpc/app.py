@@ -72,7 +72,7 @@ async def bootstrap(settings: Settings) -> Administrator:
     """Creates the first administrator without serving. Raises AlreadyBootstrapped, InvalidSettings, SchemaMismatch,
     StoreUnavailable."""
     logger = configured(settings.log_level)
-    async with parts(settings, await installation.prepare(settings, contract=True), settings.issuer, logger) as made:
+    async with parts(settings, await installation.prepare(settings, contract=False), settings.issuer, logger) as made:
         await schema.check(settings.store_url)
         await unlock(made)
         return await installation.bootstrap(made.store, made.accounts)

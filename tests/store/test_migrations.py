@@ -147,8 +147,9 @@ def test_what_says_nothing_or_not_us_is_refused(found: str) -> None:
 
 @pytest.mark.parametrize("revision", [script.revision for script in schema._scripts().walk_revisions()])
 async def test_every_expansion_keeps_its_promise(empty_url: str, revision: str) -> None:
-    """Of each migration of this program: programs of the oldest schema that it admits, which of a break are its own,
-    find every table and column that they know, and their statements read and write them."""
+    """Of each migration of this program: programs of the oldest schema that it admits find every table and column that
+    they know, and their statements read and write them. Of a break, which those up to 0005 are, they are its own, and
+    it is tried that statements go."""
     assert await broken_promises(empty_url, schema._scripts(), revision) == []
 
 
