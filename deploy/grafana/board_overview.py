@@ -139,7 +139,8 @@ OVERVIEW = Board(
                 ),
                 Panel(
                     "Calls in progress",
-                    "All of an instance. Past ARTSTORE_MAX_IN_FLIGHT at one worker, 1,000 by default, further calls are refused.",
+                    "All of an instance. Past ARTSTORE_MAX_IN_FLIGHT at one worker, 1,000 by default, further calls "
+                    "are refused.",
                     (by_instance("artstore_calls_in_flight"),),
                     width=6,
                     thresholds=((800, RED),),

@@ -56,7 +56,8 @@ TOKENS = Board(
             (
                 Panel(
                     "Hashes that wait or are under way",
-                    "All of an instance. Refused past ARTSTORE_BCRYPT_THREADS + ARTSTORE_BCRYPT_QUEUE at one worker, 33 by default.",
+                    "All of an instance. Refused past ARTSTORE_BCRYPT_THREADS + ARTSTORE_BCRYPT_QUEUE at one worker, "
+                    "33 by default.",
                     (by_instance("artstore_bcrypt_queue_depth"),),
                     thresholds=((16, YELLOW), (33, RED)),
                     runbook="ArtstoreBcryptQueue",
