@@ -260,15 +260,19 @@ async def follow_log_settings(settings: Settings, logger: Logger, stack: AsyncEx
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets; a second one ends the process at once."""
+    """An event that the first SIGTERM, SIGINT or SIGHUP sets; a second one ends the process at once. A SIGHUP that was
+    ignored at the start stays so: `nohup` is kept."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
 
     def stop() -> None:
         stopping.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         loop.add_signal_handler(number, stop)
     return stopping

@@ -87,7 +87,7 @@ def stamp_of(path: Path) -> Stamp | None:
         return None
     except OSError:
         return UNREADABLE
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return found.st_ino, found.st_ctime_ns, found.st_size  # ctime: it may be the mode that has been mended
 
 
 def read(path: Path, usual: Wanted) -> Wanted:

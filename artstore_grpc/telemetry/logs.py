@@ -8,11 +8,12 @@ messages.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
 
@@ -52,12 +53,26 @@ def configured(level: str, stream: TextIO | None = None, *, sample: int = 1, col
         structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback),
     ]
     logger: Any = structlog.wrap_logger(
-        structlog.WriteLogger(out) if out.isatty() else structlog.BytesLogger(out.buffer),
+        Lines(structlog.WriteLogger(out) if out.isatty() else structlog.BytesLogger(out.buffer)),
         processors=[told_by(verbosity), *(readable if out.isatty() else [line])],
         wrapper_class=bound_logger(verbosity, readable=out.isatty()),
     )
     bound: Logger = logger.bind()  # what wrap_logger returns would bind itself anew for each line
     return bound
+
+
+class Lines:
+    """Where lines go. One that can't be written (a full disk, a pipe that nobody reads any more) is lost: no call fails
+    for its line, and nothing that runs by itself ends."""
+
+    def __init__(self, out: structlog.WriteLogger | structlog.BytesLogger) -> None:
+        self._write: Callable[[Any], None] = out.msg
+
+    def msg(self, line: str | bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            self._write(line)
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def told_by(verbosity: Verbosity) -> structlog.typing.Processor:

@@ -105,22 +105,25 @@ class Supervisor:
         self._failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> int:
-        """Until a stop, or a start that can't succeed; the exit code."""
+        """Until a stop, a start that can't succeed, or a defect of its own; the exit code."""
         self._follow_signals()
-        work = [asyncio.create_task(self._serve())]
-        stopped = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((stopped, self._failed), return_when=asyncio.FIRST_COMPLETED)
-        for task in (*work, stopped):
+        serving, stopped = asyncio.create_task(self._serve()), asyncio.create_task(self._stop.wait())
+        await asyncio.wait((serving, stopped, self._failed), return_when=asyncio.FIRST_COMPLETED)
+        for task in (serving, stopped):
             task.cancel()
-        await asyncio.gather(*work, stopped, return_exceptions=True)
+        await asyncio.gather(serving, stopped, return_exceptions=True)
+        if not serving.cancelled():  # else it goes on for ever
+            self._log.error("supervisor failed", exc_info=serving.exception())
+            self._fail(1)
         await self._drain()
         return self._failed.result() if self._failed.done() else 0
 
     async def _serve(self) -> None:
         """The first worker works alone until it is ready, since it may have an installation to make; the others are
         told what to do then, and have read their libraries meanwhile."""
-        keepers = [asyncio.create_task(self._keep(number)) for number in range(len(self._places))]
-        try:
+        async with asyncio.TaskGroup() as keepers:
+            for number in range(len(self._places)):
+                keepers.create_task(self._keep(number))
             for number in range(len(self._places)):
                 await self._ready(number)
             self._settled = True
@@ -129,10 +132,6 @@ class Supervisor:
                 await self._roll.wait()
                 self._roll.clear()
                 await self._replace_all()
-        finally:
-            for task in keepers:
-                task.cancel()
-            await asyncio.gather(*keepers, return_exceptions=True)
 
     async def _ready(self, number: int) -> None:
         """Waits until there is a worker at a place that is ready."""
@@ -154,7 +153,13 @@ class Supervisor:
                     continue  # replaced meanwhile
                 if worker is not None:
                     await self._mourn(worker, restarts)
-                self._places[number] = await self._spawn(number)
+                    self._places[number] = None
+                try:
+                    self._places[number] = await self._spawn(number)
+                except OSError as error:
+                    wait = restarts.wait(0.0)
+                    self._log.error("worker not started", worker=number, cause=error.strerror, retry_in_seconds=wait)
+                    await asyncio.sleep(wait)
 
     async def _mourn(self, worker: Worker, restarts: Restarts) -> None:
         """After a worker has ended: waits for as long as its successor has to. One that ended by an error of its own
@@ -173,8 +178,10 @@ class Supervisor:
             self._failed.set_result(code)
 
     async def _spawn(self, number: int) -> Worker:
+        """Starts one and tells it what to do. Raises OSError where the system starts no process now."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as on_failure, theirs:
+            on_failure.callback(ours.close)
             process = await asyncio.create_subprocess_exec(
                 *self._command,
                 str(theirs.fileno()),
@@ -182,6 +189,7 @@ class Supervisor:
                 pass_fds=(theirs.fileno(),),
                 process_group=0,  # a terminal's ^C is for the supervisor, which ends them one after another
             )
+            on_failure.pop_all()
         worker = Worker(next(self._serials), number, process, await Channel.over(ours), time.monotonic())
         self._alive.add(worker)
         self._emptied.clear()
@@ -214,8 +222,8 @@ class Supervisor:
                 if "metrics" in told:
                     self._merged.tell(worker.serial, merging.heard(told["metrics"]))
         except (ValueError, LookupError, TypeError) as error:
-            self._log.error("worker not understood", worker=worker.number, error=str(error))
             worker.kill()
+            self._log.error("worker not understood", worker=worker.number, error=str(error))
         try:
             async with asyncio.timeout(self._silence_seconds):
                 await worker.process.wait()
@@ -243,8 +251,8 @@ class Supervisor:
         return None
 
     def _hangs(self, worker: Worker, silent_seconds: float) -> None:
-        self._log.error("worker hangs", worker=worker.number, silent_seconds=silent_seconds)
         worker.kill()
+        self._log.error("worker hangs", worker=worker.number, silent_seconds=silent_seconds)
 
     def _count(self) -> None:
         self._tally.ready = sum(each.ready.is_set() for each in self._alive)
@@ -255,7 +263,12 @@ class Supervisor:
         self._log.info("rolling restart")
         for number in range(len(self._places)):
             async with self._locks[number]:
-                old, new = self._places[number], await self._spawn(number)
+                old = self._places[number]
+                try:
+                    new = await self._spawn(number)
+                except OSError as error:
+                    self._log.error("rolling restart given up", worker=number, cause=error.strerror)
+                    return
                 if not await new.began():
                     self._log.error("rolling restart given up", worker=number, code=new.code)
                     return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -128,6 +129,15 @@ def test_a_stopped_service_takes_no_calls(service: Service, client: Client) -> N
     assert service.wait() == 0
     who = client.installation.administrator
     assert code_of(lambda: client.issue(who.client_id, who.client_secret)) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_hangup_drains_what_is_one_process(tmp_path: Path, on_postgres: Installation) -> None:
+    """SIGHUP, for which several workers are replaced, cuts no call where there is one process: it drains."""
+    with Service(tmp_path, on_postgres.environment | {"ARTSTORE_DRAIN_DELAY": "0"}) as service:
+        assert service.process is not None
+        service.process.send_signal(signal.SIGHUP)
+        assert service.wait() == 0
+        assert "draining" in {line["event"] for line in service.lines()}
 
 
 @pytest.mark.parametrize("door", ["grpc", "gateway", "metrics"])

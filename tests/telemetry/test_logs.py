@@ -7,6 +7,8 @@ import json
 import os
 import pty
 import re
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,3 +128,21 @@ def test_colours_are_for_who_wants_them(colors: bool) -> None:
     assert "value" in told
     assert ("\x1b[" in told) == colors
     assert environment.colors({"NO_COLOR": "" if colors else "1"}) == colors
+
+
+def test_a_line_that_cannot_be_written_is_lost() -> None:
+    """On a full disk the line is lost and whoever tells it goes on; so too where the log has been closed."""
+    with suppress(OSError), Path("/dev/full").open("w") as full:  # closing it fails as writing does
+        logger = configured("info", full)
+        with pytest.raises(OSError, match="No space left"):
+            os.write(full.fileno(), b"event")
+        logger.info("event")
+        logger.called("info", {"method": "M"})
+        try:
+            raise ValueError(SECRET)
+        except ValueError:
+            logger.exception("failed")
+        went_on = True
+    assert went_on
+    assert full.closed
+    logger.info("event")

@@ -11,7 +11,7 @@ import pytest
 from artstore_grpc.call import Call
 from artstore_grpc.errors import InvalidClient
 from artstore_grpc.telemetry.lines import end_of, tell
-from artstore_grpc.telemetry.log_settings import MAX_BYTES, LogSettings
+from artstore_grpc.telemetry.log_settings import MAX_BYTES, LogSettings, stamp_of
 from artstore_grpc.telemetry.logs import Logger, configured
 from artstore_grpc.telemetry.verbosity import MAX_SAMPLE, SLOW_SECONDS
 from tests.installation import Log
@@ -151,6 +151,14 @@ async def test_a_file_that_cannot_be_read_changes_nothing(followed: Followed) ->
     await followed.settings.look()
     assert followed.now == ("info", 7)
     assert len(followed.told("log settings not changed")) == 1
+
+
+async def test_a_file_whose_mode_is_mended_is_read(followed: Followed) -> None:
+    """`chmod` alone, which changes nothing that the file says, has it read again."""
+    await followed.written('{"sample": 7}')
+    before = stamp_of(followed.path)
+    followed.path.chmod(0o640)
+    assert stamp_of(followed.path) != before
 
 
 async def test_a_mounted_config_map_is_followed(tmp_path: Path) -> None:

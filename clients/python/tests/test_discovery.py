@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -301,3 +302,30 @@ async def test_pick_first_is_one_of_them(servers: list[Canned]) -> None:
         for _ in range(30):
             await client.issue_token()
     assert sorted(map(asked, servers)) == [0, 0, 30]
+
+
+async def test_who_gives_up_on_the_first_answer_leaves_nothing_behind() -> None:
+    """A client whose `async with` is cancelled while the discovery is silent asks it no more."""
+    silent = Silent()
+    before = asyncio.all_tasks()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05), Client(discovery=silent):
+            raise AssertionError("entered")
+    silent.answer.set()
+    await asyncio.sleep(10 * REFRESH.total_seconds())
+    assert asyncio.all_tasks() == before
+    assert silent.looks == 1
+
+
+class Silent(Told):
+    """A discovery that says nothing until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = threading.Event()
+        self.looks = 0
+
+    def current(self) -> tuple[str, ...]:
+        self.looks += 1
+        assert self.answer.wait(60)
+        return ()

@@ -77,7 +77,7 @@ class Connection:
         if client_secret and private_key is not None:
             raise ValueError("give client_secret or private_key, not both.")
         if timeout <= timedelta(0):
-            raise ValueError("timeout must be positive: gRPC reads zero as no deadline at all.")
+            raise ValueError("timeout must be positive.")
         self.place = Place(target, discovery, channel_credentials, load_balancing)
         """Where the service is."""
         self.client_id = client_id or ""
@@ -94,7 +94,11 @@ class Connection:
     async def __aenter__(self) -> Self:
         self._opened = self.place.open(apart=self._apart)
         if isinstance(self._opened, DiscoveredChannel):
-            await self._opened.known()
+            try:
+                await self._opened.known()
+            except BaseException:  # nobody else closes what was not entered
+                await self.close()
+                raise
         return self
 
     @property
