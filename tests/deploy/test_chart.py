@@ -144,6 +144,18 @@ def test_no_secret_is_in_the_chart(rendered: Rendered) -> None:
             assert name.endswith("_FILE") or not re.search("PASSWORD|SECRET|KEY|URL$", name), name
 
 
+def test_numbers_are_as_the_service_reads_them(everything: Rendered) -> None:
+    """Helm has whole numbers as floats, of which a million would be `1e+06`."""
+    environment = environment_of(everything.container())
+    assert {
+        name: environment[f"ARTSTORE_{name}"] for name in ("SOURCE_FAILURES", "MAX_IN_FLIGHT", "TRACES_SAMPLE")
+    } == {
+        "SOURCE_FAILURES": "1000000",
+        "MAX_IN_FLIGHT": "500",
+        "TRACES_SAMPLE": "0.05",
+    }
+
+
 def test_the_roles_are_split(everything: Rendered) -> None:
     """The pods that serve are not given the URL of the role that migrates."""
     sources = {kind: everything.pod(kind)["volumes"][0]["projected"]["sources"] for kind in ("Deployment", "Job")}

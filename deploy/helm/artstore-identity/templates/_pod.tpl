@@ -29,6 +29,9 @@ capabilities: {drop: [ALL]}
 {{- if has $name (list "ISSUER" "ENVIRONMENT" "DATABASE_URL" "DATABASE_URL_FILE" "REDIS_URL" "REDIS_URL_FILE" "KEY_ENCRYPTION_KEY" "KEY_ENCRYPTION_KEY_FILE" "GRPC_ADDRESS" "GRPC_MTLS_ADDRESS" "GATEWAY_ADDRESS" "METRICS_ADDRESS" "HEALTH_ADDRESS" "ADVERTISE_ADDRESS" "TLS_CERTIFICATE_FILE" "TLS_KEY_FILE" "MTLS_CLIENT_CA_FILE" "INSECURE_PUBLIC" "DRAIN_DELAY" "DRAIN_GRACE" "SINKS_FILE" "LOG_SETTINGS_FILE" "DATA_DIR") }}
 {{- fail (printf "settings.%s is the chart's own: there is another value for it, or none is needed" $name) }}
 {{- end }}
+{{- if and (kindIs "float64" $value) (eq (floor $value) $value) }}
+{{- $value = int64 $value }}{{- /* a whole number from a million on would be 1e+06 */}}
+{{- end }}
 - {name: ARTSTORE_{{ $name }}, value: {{ $value | toString | quote }}}
 {{- end }}
 {{- end }}
