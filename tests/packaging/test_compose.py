@@ -123,9 +123,11 @@ def test_what_is_mounted_is_there(name: str) -> None:
 
 
 def test_the_metrics_that_prometheus_reads() -> None:
-    """By the name of both replicas, at the port that the image listens on."""
-    config = text("deploy/prometheus/prometheus.yml")
-    assert re.search(r"names: \[identity\]\s+type: A\s+port: 9464", config)
+    """Each replica by a name of its own, which it has, at the port that the image listens on."""
+    targets = set(re.findall(r'"([\w-]+):9464"', text("deploy/prometheus/prometheus.yml")))
+    networks = [each.get("networks") or {} for each in compose("docker-compose.yml")["services"].values()]
+    names = {alias for each in networks for network in each.values() for alias in (network or {}).get("aliases", [])}
+    assert targets == {name for name in names if re.fullmatch(r"identity-\d+", name)} != set()
     assert "ARTSTORE_METRICS_ADDRESS=0.0.0.0:9464" in text("Dockerfile")
 
 
