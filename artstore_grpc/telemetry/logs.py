@@ -147,7 +147,9 @@ def trace(exc_info: Any) -> str:
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, its cause, and so on; one that was meant to be hidden ends it."""
+    """An exception, its cause, and so on; one that was meant to be hidden ends it. Of a group the first one counts as
+    its cause."""
     while error is not None:
         yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        first = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else None
+        error = first or error.__cause__ or (None if error.__suppress_context__ else error.__context__)

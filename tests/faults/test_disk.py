@@ -1,4 +1,4 @@
-"""The disk is full under the embedded database."""
+"""The disk is full under the embedded database, or under the log."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import psutil
 import pytest
 
 from tests.faults.clients import witnessed
-from tests.processes.service import Installation
+from tests.processes.balancer import free_ports
+from tests.processes.service import Client, Installation, Service, code_of, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
+START_SECONDS = 60.0
 LOG_ROOM_BYTES = 300_000
 """What the log file must stay below: the limit is on every file of the process."""
 
@@ -37,3 +39,24 @@ def test_a_full_disk(tmp_path: Path, on_sqlite: Installation) -> None:
     assert soft == resource.RLIM_INFINITY, "the limit of the test's own machine is in the way"
     assert {(code, reason) for code, reason, _ in seen} == {(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")}
     print(f"refused in {max(seconds for _, _, seconds in seen):.3f} s, healed {healed:.2f} s")
+
+
+def test_a_full_disk_under_the_log(tmp_path: Path, on_sqlite: Installation) -> None:
+    """Nothing that the service says can be written, from its start on: it issues tokens, refuses, and drains."""
+    (port,) = free_ports(1)
+    service = Service(tmp_path, on_sqlite.environment | {"ARTSTORE_GRPC_ADDRESS": f"127.0.0.1:{port}"})
+    service.log_path.symlink_to("/dev/full")
+    who = on_sqlite.administrator
+    try:
+        service.spawn()
+        with Client(f"127.0.0.1:{port}", on_sqlite) as client:
+
+            def issued() -> bool:
+                return code_of(lambda: client.issue(who.client_id, who.client_secret)) is grpc.StatusCode.OK
+
+            until(issued, START_SECONDS, "a token")
+            assert code_of(lambda: client.issue(who.client_id, "wrong")) is grpc.StatusCode.UNAUTHENTICATED
+            service.terminate()
+            assert service.wait() == 0
+    finally:
+        service.kill()

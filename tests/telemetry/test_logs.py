@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,17 +131,28 @@ def test_colours_are_for_who_wants_them(colors: bool) -> None:
 
 def test_a_line_that_cannot_be_written_is_lost() -> None:
     """On a full disk the line is lost and whoever tells it goes on; so too where the log has been closed."""
-    with suppress(OSError), Path("/dev/full").open("w") as full:  # closing it fails as writing does
-        logger = configured("info", full)
-        with pytest.raises(OSError, match="No space left"):
-            os.write(full.fileno(), b"event")
-        logger.info("event")
-        logger.called("info", {"method": "M"})
+    full = Path("/dev/full").open("w")  # noqa: SIM115 - closing it fails as writing does
+    logger = configured("info", full)
+    logger.info("event")
+    logger.called("info", {"method": "M"})
+    try:
+        raise ValueError(SECRET)
+    except ValueError:
+        logger.exception("failed")
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
+    logger.info("event")
+
+
+def test_a_traceback_of_a_group_shows_where_it_began() -> None:
+    """What tasks raise together comes as a group, whose own traceback says nothing of them."""
+    log = Log()
+    try:
         try:
             raise ValueError(SECRET)
-        except ValueError:
-            logger.exception("failed")
-        went_on = True
-    assert went_on
-    assert full.closed
-    logger.info("event")
+        except ValueError as error:
+            raise ExceptionGroup("tasks", [error, KeyError()]) from None
+    except ExceptionGroup:
+        configured("info", log).exception("failed")
+    (line,) = lines(log)
+    assert [part in line["exception"] for part in ("ValueError", "ExceptionGroup", SECRET)] == [True, True, False]

@@ -11,7 +11,7 @@ import pytest
 from artstore_grpc.call import Call
 from artstore_grpc.errors import InvalidClient
 from artstore_grpc.telemetry.lines import end_of, tell
-from artstore_grpc.telemetry.log_settings import MAX_BYTES, LogSettings, stamp_of
+from artstore_grpc.telemetry.log_settings import MAX_BYTES, LogSettings
 from artstore_grpc.telemetry.logs import Logger, configured
 from artstore_grpc.telemetry.verbosity import MAX_SAMPLE, SLOW_SECONDS
 from tests.installation import Log
@@ -154,11 +154,13 @@ async def test_a_file_that_cannot_be_read_changes_nothing(followed: Followed) ->
 
 
 async def test_a_file_whose_mode_is_mended_is_read(followed: Followed) -> None:
-    """`chmod` alone, which changes nothing that the file says, has it read again."""
-    await followed.written('{"sample": 7}')
-    before = stamp_of(followed.path)
+    """`chmod` alone, which changes nothing that the file says, has it read again; nothing else does."""
+    await followed.written("malformed")
+    await followed.settings.look()
+    assert len(followed.told("log settings not changed")) == 1
     followed.path.chmod(0o640)
-    assert stamp_of(followed.path) != before
+    await followed.settings.look()
+    assert len(followed.told("log settings not changed")) == 2
 
 
 async def test_a_mounted_config_map_is_followed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -30,23 +31,23 @@ class Release:
 
 
 def git(*arguments: str) -> bytes:
-    """Raises CalledProcessError, and FileNotFoundError where there is no git."""
+    """Raises CalledProcessError."""
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
 
 
 def previous_commit() -> str:
     """The commit of the last release before the one at hand: what its tag names, or where tags were not fetched the
-    commit with that subject. Skips where the history isn't there."""
+    commit with that subject. Skips where this copy has no git or not the whole history; where it has, there is one."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("this copy has no history to build the release before this one from")
     try:
-        try:
-            return git("describe", "--tags", "--abbrev=0", "--match=v[0-9]*", "HEAD^").decode().strip()
-        except subprocess.CalledProcessError:
-            said = git("log", "-1", "--format=%H", "--extended-regexp", "--grep=^release: [0-9]+[.][0-9]+", "HEAD^")
-    except FileNotFoundError:
-        pytest.skip("there is no git to build the release before this one with")
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"the release before this one isn't in this copy's history: {error.stderr.decode().strip()}")
-    return said.decode().strip() or pytest.skip("no release before this one is in this copy's history (shallow?)")
+        return git("describe", "--tags", "--abbrev=0", "--match=v[0-9]*", "HEAD^").decode().strip()
+    except subprocess.CalledProcessError:
+        if git("rev-parse", "--is-shallow-repository").strip() == b"true":
+            pytest.skip("this copy's history is shallow, and has no tag of the release before this one")
+        said = git("log", "-1", "--format=%H", "--extended-regexp", "--grep=^release: [0-9]+[.][0-9]+", "HEAD^")
+        assert said, "the history is whole, and has no release"
+        return said.decode().strip()
 
 
 def previous_release(folder: Path) -> Release:
