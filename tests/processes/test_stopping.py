@@ -131,13 +131,44 @@ def test_a_stopped_service_takes_no_calls(service: Service, client: Client) -> N
     assert code_of(lambda: client.issue(who.client_id, who.client_secret)) is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.fixture
+def started_with(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a process that is started does about SIGHUP until it decides for itself."""
+    before = signal.signal(signal.SIGHUP, request.param)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def hung_up(service: Service) -> None:
+    assert service.process is not None
+    service.process.send_signal(signal.SIGHUP)
+
+
+@pytest.mark.parametrize("started_with", [signal.SIG_DFL], indirect=True)
+@pytest.mark.usefixtures("started_with")
 def test_a_hangup_drains_what_is_one_process(tmp_path: Path, on_postgres: Installation) -> None:
     """SIGHUP, for which several workers are replaced, cuts no call where there is one process: it drains."""
     with Service(tmp_path, on_postgres.environment | {"ARTSTORE_DRAIN_DELAY": "0"}) as service:
-        assert service.process is not None
-        service.process.send_signal(signal.SIGHUP)
+        hung_up(service)
         assert service.wait() == 0
         assert "draining" in {line["event"] for line in service.lines()}
+
+
+@pytest.mark.parametrize("started_with", [signal.SIG_IGN], indirect=True)
+@pytest.mark.usefixtures("started_with")
+def test_a_hangup_is_nothing_under_nohup(tmp_path: Path, on_postgres: Installation) -> None:
+    """Who started it had it ignored: it goes on, and drains on SIGTERM."""
+    who = on_postgres.administrator
+    with (
+        Service(tmp_path, on_postgres.environment | {"ARTSTORE_DRAIN_DELAY": "0"}) as service,
+        Client(service.grpc_address, on_postgres) as client,
+    ):
+        hung_up(service)
+        for _ in range(3):
+            assert client.issue(who.client_id, who.client_secret).access_token
+        assert "draining" not in {line["event"] for line in service.lines()}
+        service.terminate()
+        assert service.wait() == 0
 
 
 @pytest.mark.parametrize("door", ["grpc", "gateway", "metrics"])
