@@ -37,6 +37,9 @@ __all__ = ["Administrator", "AlreadyBootstrapped", "Share", "Started", "bootstra
 
 T = TypeVar("T")
 
+CANCEL_AGAIN = timedelta(milliseconds=500)
+"""After how long without an end what was given up is told so again."""
+
 SERVICE = "artstore-grpc"
 """What the service is called in traces."""
 
@@ -227,9 +230,11 @@ async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | N
     stopped.cancel()
     if task.done():
         return task.result()
-    task.cancel()
+    while not task.done():  # again and again: a driver may swallow one (asyncio.wait_for does, before Python 3.12)
+        task.cancel()
+        await asyncio.wait((task,), timeout=CANCEL_AGAIN.total_seconds())
     with contextlib.suppress(asyncio.CancelledError):
-        await task
+        task.result()
     return None
 
 

@@ -27,8 +27,9 @@ class Census:
         self._now = now
 
     async def run(self) -> None:
-        """Counts. Raises StoreUnavailable, and then tells what it counted last."""
+        """Counts, and tells all three at once. Raises StoreUnavailable, and then tells what it counted last."""
         now = self._now()
-        self.secrets_expiring = await self._store.secrets_expiring(now, now + LOOK)
-        self.secrets_expired = await self._store.secrets_expired(now, now + LOOK)
-        self.deliveries_pending = await self._store.deliveries_pending()
+        expiring = await self._store.secrets_expiring(now, now + LOOK)
+        expired = await self._store.secrets_expired(now, now + LOOK)
+        pending = await self._store.deliveries_pending()
+        self.secrets_expiring, self.secrets_expired, self.deliveries_pending = expiring, expired, pending

@@ -41,10 +41,10 @@ def bind_knowledge(
     metrics: Metrics, *, replica: Replica, notary: Notary, watches: Watches, keys: SigningKeys, census: Census
 ) -> None:
     """What this process knows of the installation, and how well."""
-    metrics.read_from("artstore_ledger_sequence", lambda: replica.sequence)
+    metrics.read_from("artstore_ledger_sequence", lambda: replica.sequence if replica.loaded else None)
     metrics.read_from("artstore_ledger_lag_seconds", lambda: finite(replica.staleness_seconds))
     metrics.read_from("artstore_ledger_broken", lambda: float(notary.broken))
-    metrics.read_from("artstore_degraded", lambda: float(replica.outage))
+    metrics.read_from("artstore_degraded", lambda: replica.outage if replica.loaded else None)
     metrics.read_from("artstore_feed_subscribers", lambda: watches.count)
     metrics.read_from("artstore_feed_lag_seconds", lambda: watches.lag_seconds)
     metrics.read_from("artstore_signing_key_activate_timestamp_seconds", lambda: timestamp(keys.activate_time))
@@ -60,7 +60,7 @@ def bind_dependencies(
     metrics: Metrics, *, replica: Replica, connections: Connections, probe: RedisProbe | None
 ) -> None:
     """What it depends on."""
-    metrics.read_from("artstore_database_up", lambda: float(replica.outage_since is None))
+    metrics.read_from("artstore_database_up", lambda: replica.database_up)
     metrics.read_from(
         "artstore_database_pool_connections", lambda: {("in_use",): connections.in_use, ("idle",): connections.idle}
     )

@@ -66,6 +66,8 @@ class Replica:
     ) -> None:
         self.trust = Trust()
         self.outage_since: float | None = -math.inf  # until `load` has read the store
+        self.database_up: bool | None = None
+        """Whether the database answered the last poll in time; None until a start has had an answer, or had none."""
         self.imported_cost = 0
         """The highest cost of an imported secret's hash; 0: there is none. It comes down at a restart only."""
         self.lookups = Lookups()
@@ -104,8 +106,13 @@ class Replica:
         self.imported_cost = await self._store.imported_cost(now)
         self._keys_changed = True
         await self._follow_keys(started)
-        self.outage_since = None
+        self._find()
         self._tell()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it has ever known anything. Until then its process serves nobody."""
+        return self._as_of > -math.inf
 
     @property
     def sequence(self) -> int:
@@ -252,19 +259,24 @@ class Replica:
                 await self.catch_up()
             if self._replaced:
                 await self._start_over()
-            self.outage_since = None
+            self._find()
         except (StoreUnavailable, TimeoutError):
-            self._lose()
+            self.lose()
         except Exception:
-            self._lose()  # whatever it is that can't be read, nothing new is known
+            self.lose()  # whatever it is that can't be read, nothing new is known
             raise
         finally:
             self._beat()
             self._tell()
 
-    def _lose(self) -> None:
+    def lose(self) -> None:
+        """Takes note that the database doesn't answer."""
+        self.database_up = False
         if self.outage_since is None:
             self.outage_since = self._monotonic()
+
+    def _find(self) -> None:
+        self.database_up, self.outage_since = True, None
 
     def _tell(self) -> None:
         """Says once that the database went away, came back, or that the outage window has ended."""

@@ -45,6 +45,8 @@ async def load(settings: Settings, made: Parts, logger: Logger) -> Loaded:
             return Loaded(await first_administrator(settings, made))
         except (StoreUnavailable, KeyServiceUnavailable) as down:
             waiting = "database" if isinstance(down, StoreUnavailable) else "key service"
+            if isinstance(down, StoreUnavailable):
+                made.replica.lose()
             if waiting not in told:
                 logger.warning(f"waiting for the {waiting}", cause=str(down))
             told.add(waiting)

@@ -171,7 +171,7 @@ FAMILIES = (
     Family(
         "artstore_ledger_sequence",
         Kind.GAUGE,
-        "The last ledger row that was applied.",
+        "The last ledger row that was applied. Absent until a start has read the ledger.",
         merge=Merge.MIN,
     ),
     Family(
@@ -257,7 +257,8 @@ FAMILIES = (
     Family(
         "artstore_database_up",
         Kind.GAUGE,
-        "1 while the last poll of the ledger was answered in time, 0 otherwise.",
+        "1 while the last poll of the ledger was answered in time, 0 otherwise. Absent until a start has had an answer, "
+        "or none.",
         merge=Merge.MIN,
     ),
     Family(
@@ -270,7 +271,7 @@ FAMILIES = (
         "artstore_degraded",
         Kind.GAUGE,
         "1 in outage mode: the database counts as down, warm accounts get short tokens from memory until the outage "
-        "window ends, and everybody else nothing.",
+        "window ends, and everybody else nothing. Absent until a start has read the ledger.",
         merge=Merge.MAX,
     ),
     Family(

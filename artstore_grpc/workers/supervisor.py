@@ -30,8 +30,10 @@ from artstore_grpc.workers.tally import Tally
 LAST_SECONDS = 5.0
 """What a worker has beyond the grace for its last words: last uses, denials, metrics. Then it is killed."""
 SILENCE_SECONDS = 30.0
-"""A worker that is ready tells its metrics each second (worker.py, REPORT_SECONDS). One that tells nothing for so long
-answers nobody: what tells them is the event loop that answers calls."""
+"""A worker tells its metrics each second, from its start on (worker.py, REPORT_SECONDS). One that tells nothing for so
+long answers nobody: what tells them is the event loop that answers calls."""
+FIRST_WORD_FACTOR = 4
+"""How much longer the first word may take, after it was told what to do: its libraries are read before."""
 LISTENING_SECONDS = 1.0
 """Silence is waited for in parts of so long: a pause of the supervisor's too (a container's, a machine's) counts as one
 part, so that after it nobody is killed who has had no time to speak."""
@@ -46,6 +48,8 @@ class Worker:
     process: asyncio.subprocess.Process
     channel: Channel
     started: float
+    assigned: bool = False
+    spoke: bool = False
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -72,8 +76,8 @@ class Worker:
 
 class Supervisor:
     """`command`: the program of a worker, which is given the number of its end of the channel. `addresses`: where they
-    listen, by their settings' names, with the ports as held. `silence_seconds`: for how long one that is ready may tell
-    nothing before it is killed."""
+    listen, by their settings' names, with the ports as held. `silence_seconds`: for how long one may tell nothing before
+    it is killed; four times as long before its first word."""
 
     def __init__(
         self,
@@ -208,6 +212,7 @@ class Supervisor:
                 addresses=self._addresses,
             ).message()
         )
+        worker.assigned = True
         return worker
 
     async def _watch(self, worker: Worker) -> None:
@@ -215,6 +220,7 @@ class Supervisor:
         be understood has none."""
         try:
             while (told := await self._heard(worker)) is not None:
+                worker.spoke = True
                 if told.get("ready"):
                     worker.ready.set()
                     self._begun.set()
@@ -239,14 +245,15 @@ class Supervisor:
             self._emptied.set()
 
     async def _heard(self, worker: Worker) -> dict[str, Any] | None:
-        """What a worker tells next; None once it has ended. One that was ready and tells nothing any more is killed."""
+        """What a worker tells next; None once it has ended. One that has been told what to do, and tells nothing for too
+        long, is killed: no rolling restart waits for it."""
         silent = 0.0
-        while silent < self._silence_seconds:
+        while silent < self._silence_seconds * (1 if worker.spoke else FIRST_WORD_FACTOR):
             try:
                 async with asyncio.timeout(LISTENING_SECONDS):
                     return await worker.channel.hear()
             except TimeoutError:
-                silent += LISTENING_SECONDS if worker.ready.is_set() else 0.0
+                silent += LISTENING_SECONDS if worker.assigned else 0.0
         self._hangs(worker, silent)
         return None
 

@@ -153,6 +153,23 @@ async def test_a_database_that_is_down(tmp_path: Path) -> None:
     await down.close()
 
 
+async def test_all_at_once_or_nothing(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it counts it tells what it counted last, of all three: whoever sees one of them new sees them all."""
+    await add(store, ending(DAY))
+    counting = Census(store, lambda: NOW)
+    seen: list[tuple[int | None, ...]] = []
+    real = store.deliveries_pending
+
+    async def pending() -> int:
+        seen.append((counting.secrets_expiring, counting.secrets_expired, counting.deliveries_pending))
+        return await real()
+
+    monkeypatch.setattr(store, "deliveries_pending", pending)
+    await counting.run()
+    assert seen == [(None, None, None)]
+    assert (counting.secrets_expiring, counting.secrets_expired, counting.deliveries_pending) == (1, 0, 0)
+
+
 @pytest.mark.slow
 def test_as_time_goes_by(tmp_path: Path) -> None:
     """A service that starts when its secrets are new, near their end, and over, says so on its metrics port: of the

@@ -24,13 +24,20 @@ from artstore_grpc.workers.tally import Tally
 
 SILENCE_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
-WORKER = """
+ASSIGNED = """
 import socket, sys, time
 end = socket.socket(fileno=int(sys.argv[1]))
 end.recv(65536)
-end.sendall(b'{"ready":true}\\n')
+"""
+WORKER = f"""{ASSIGNED}
+end.sendall(b'{{"ready":true}}\\n')
 """
 SLEEPS = "\ntime.sleep(600)"
+TELLS = """
+while True:
+    end.sendall(b'{"metrics":[]}\\n')
+    time.sleep(0.1)
+"""
 
 
 class Said:
@@ -90,6 +97,39 @@ def program(tmp_path: Path) -> Path:
     made.write_text(f"#!{sys.executable}\n{WORKER}{SLEEPS}")
     made.chmod(0o700)
     return made
+
+
+@pytest.mark.parametrize("says", ["", """end.sendall(b'{"metrics":[]}\\n')"""])
+async def test_no_rolling_restart_waits_for_one_that_hangs(program: Path, says: str) -> None:
+    """A successor that hangs before it is ready, whether or not it has said a word, is killed; the rolling restart is
+    given up, who served goes on, and another rolling restart can come."""
+    log, tally = Said(), Tally()
+    good = f"#!{sys.executable}\n{WORKER}{TELLS}"
+    program.write_text(good)
+    supervisor = Supervisor(
+        Settings(workers=1, drain_delay=timedelta(), drain_grace=timedelta()),
+        [str(program)],
+        {},
+        merged=Merged(tally.registry, {}),
+        tally=tally,
+        logger=log,  # type: ignore[arg-type]
+        silence_seconds=SILENCE_SECONDS,
+    )
+    running = asyncio.create_task(supervisor.run())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await log.says("ready")
+        (served,) = supervisor._alive
+        program.write_text(f"#!{sys.executable}\n{ASSIGNED}{says}{SLEEPS}")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await log.says("rolling restart given up")
+        assert supervisor._alive == {served}
+        assert "worker hangs" in log.events
+        program.write_text(good)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await log.says("rolling restart done")
+        assert supervisor._alive.isdisjoint({served})
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await running == 0
 
 
 @contextlib.contextmanager
