@@ -257,8 +257,8 @@ FAMILIES = (
     Family(
         "artstore_database_up",
         Kind.GAUGE,
-        "1 while the last poll of the ledger was answered in time, 0 otherwise. Absent until a start has had an answer, "
-        "or none.",
+        "1 while the last poll of the ledger was answered in time, 0 otherwise. Absent until a start has had an "
+        "answer, or none.",
         merge=Merge.MIN,
     ),
     Family(

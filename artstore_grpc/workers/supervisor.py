@@ -76,8 +76,8 @@ class Worker:
 
 class Supervisor:
     """`command`: the program of a worker, which is given the number of its end of the channel. `addresses`: where they
-    listen, by their settings' names, with the ports as held. `silence_seconds`: for how long one may tell nothing before
-    it is killed; four times as long before its first word."""
+    listen, by their settings' names, with the ports as held. `silence_seconds`: for how long one may tell nothing
+    before it is killed; four times as long before its first word."""
 
     def __init__(
         self,
@@ -245,8 +245,8 @@ class Supervisor:
             self._emptied.set()
 
     async def _heard(self, worker: Worker) -> dict[str, Any] | None:
-        """What a worker tells next; None once it has ended. One that has been told what to do, and tells nothing for too
-        long, is killed: no rolling restart waits for it."""
+        """What a worker tells next; None once it has ended. One that has been told what to do and tells nothing for
+        too long is killed: no rolling restart waits for it."""
         silent = 0.0
         while silent < self._silence_seconds * (1 if worker.spoke else FIRST_WORD_FACTOR):
             try:

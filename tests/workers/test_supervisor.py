@@ -90,11 +90,16 @@ async def test_who_lives_on_but_is_lost_is_replaced(then: str, said: str) -> Non
     assert log.events.index(said) < log.events.index("worker died")
 
 
+def becomes(program: Path, source: str) -> None:
+    """What the next worker is."""
+    program.write_text(f"#!{sys.executable}\n{source}")
+
+
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     """A worker's program that can be taken away."""
     made = tmp_path / "worker"
-    made.write_text(f"#!{sys.executable}\n{WORKER}{SLEEPS}")
+    becomes(made, WORKER + SLEEPS)
     made.chmod(0o700)
     return made
 
@@ -104,8 +109,7 @@ async def test_no_rolling_restart_waits_for_one_that_hangs(program: Path, says: 
     """A successor that hangs before it is ready, whether or not it has said a word, is killed; the rolling restart is
     given up, who served goes on, and another rolling restart can come."""
     log, tally = Said(), Tally()
-    good = f"#!{sys.executable}\n{WORKER}{TELLS}"
-    program.write_text(good)
+    becomes(program, WORKER + TELLS)
     supervisor = Supervisor(
         Settings(workers=1, drain_delay=timedelta(), drain_grace=timedelta()),
         [str(program)],
@@ -119,12 +123,12 @@ async def test_no_rolling_restart_waits_for_one_that_hangs(program: Path, says: 
     async with asyncio.timeout(PATIENCE_SECONDS):
         await log.says("ready")
         (served,) = supervisor._alive
-        program.write_text(f"#!{sys.executable}\n{ASSIGNED}{says}{SLEEPS}")
+        becomes(program, ASSIGNED + says + SLEEPS)
         os.kill(os.getpid(), signal.SIGHUP)
         await log.says("rolling restart given up")
         assert supervisor._alive == {served}
         assert "worker hangs" in log.events
-        program.write_text(good)
+        becomes(program, WORKER + TELLS)
         os.kill(os.getpid(), signal.SIGHUP)
         await log.says("rolling restart done")
         assert supervisor._alive.isdisjoint({served})
