@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from typing import Self
 
@@ -17,7 +18,9 @@ Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Relay:
     """`with` one of its kinds: connect to `address`. A thread with a loop of its own; a kind of relay says where each
     new connection goes. Every chunk towards the server is held back for `delay_seconds`, which may be changed at any
-    time."""
+    time. `tls`: what its clients' connections end TLS with, if they have any."""
+
+    tls: ssl.SSLContext | None = None
 
     def __init__(self) -> None:
         self.port = 0
@@ -45,7 +48,7 @@ class Relay:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, ssl=self.tls)
         self.port = server.sockets[0].getsockname()[1]
         self._bound.set()
         await self._stop.wait()

@@ -16,6 +16,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
+from artstore_grpc.ephemeral.client import close
+
 CHANNEL = "artstore:ledger"
 TIMEOUT = timedelta(milliseconds=100)
 """For one announcement: the write that it is about waits for it."""
@@ -65,4 +67,4 @@ class RedisAnnouncements:
 
     async def close(self) -> None:
         """Closes every connection."""
-        await self._client.aclose()
+        await close(self._client)

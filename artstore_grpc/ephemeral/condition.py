@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from artstore_grpc.ephemeral.shared import client_of
+from artstore_grpc.ephemeral.client import client_of, close
 
 TIMEOUT = timedelta(seconds=5)
 
@@ -46,7 +46,7 @@ async def condition(url: str) -> RedisCondition:
     except (RedisError, OSError, TimeoutError) as error:
         raise Unreachable(type(error).__name__) from None
     finally:
-        await client.aclose()
+        await close(client)
     parts = urlsplit(url)
     return RedisCondition(
         asked=asked,

@@ -4,12 +4,11 @@ without Redis, and when, is shared.py's."""
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from datetime import timedelta
 
 from redis.exceptions import RedisError
 
-from artstore_grpc.ephemeral.shared import client_of
+from artstore_grpc.ephemeral.client import client_of, close, drop_idle
 
 INTERVAL = timedelta(seconds=5)
 TIMEOUT = timedelta(seconds=1)
@@ -23,16 +22,15 @@ class RedisProbe:
         self._client = client_of(url)
 
     async def run(self) -> None:
-        """Asks once. Takes at most TIMEOUT, and never raises."""
+        """Asks once. Takes little more than TIMEOUT at most, and never raises."""
         try:
             async with asyncio.timeout(TIMEOUT.total_seconds()):
                 await self._client.ping()
             self.up = True
         except (RedisError, OSError):  # the TimeoutError of asyncio is an OSError
             self.up = False
-            with suppress(RedisError, OSError):
-                await self._client.connection_pool.disconnect(inuse_connections=False)
+            await drop_idle(self._client)
 
     async def close(self) -> None:
         """Closes the connection."""
-        await self._client.aclose()
+        await close(self._client)

@@ -19,7 +19,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
 
-from artstore_grpc.ephemeral.shared import client_of
+from artstore_grpc.ephemeral.client import client_of, close, drop_idle
 
 KEY = "artstore:replicas"
 
@@ -114,7 +114,7 @@ class Registration:
     async def close(self) -> None:
         """Closes the connections, unless they are a client's that was given."""
         if self._owned:
-            await self._client.aclose()
+            await close(self._client)
 
     async def _try_to_write(self) -> None:
         said = asdict(self._entry) | {"started": self._entry.started.isoformat(), "ready": self._ready()}
@@ -122,7 +122,7 @@ class Registration:
         try:
             async with asyncio.timeout(TIMEOUT.total_seconds()):
                 if self._registered is False:
-                    await self._drop_connections()
+                    await drop_idle(self._client)
                 await self._write([self._key], [self._instance, milliseconds, json.dumps(said)])
         except (RedisError, OSError) as error:  # the TimeoutError of asyncio is an OSError
             if self._registered is not False:
@@ -133,8 +133,3 @@ class Registration:
         if not self._registered:
             self._logger.info("registered", address=self._entry.address, instance=self._instance)
         self._registered = True
-
-    async def _drop_connections(self) -> None:
-        """Those that were idle when Redis failed are as dead as the one that noticed."""
-        if isinstance(self._client, Redis):
-            await self._client.connection_pool.disconnect(inuse_connections=False)

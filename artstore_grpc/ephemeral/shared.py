@@ -15,19 +15,16 @@ from typing import TypedDict
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from structlog.typing import FilteringBoundLogger
+
+from artstore_grpc.ephemeral.client import CONNECTIONS, client_of, close, drop_idle
 
 TIMEOUT = timedelta(milliseconds=100)
 """A thousand times a round trip: what takes longer is not coming, and callers wait for it."""
 
 COOL_DOWN = timedelta(milliseconds=500)
 """With `TIMEOUT` one call in each of these is late while Redis is silent; and how soon its return is noticed."""
-
-CONNECTIONS = 32
-"""Calls at a time, each on a connection of its own; the others wait, within their timeout. More bring no more."""
 
 
 class Lost(Exception):
@@ -112,35 +109,16 @@ class SharedScript:
     async def close(self) -> None:
         """Closes the connections, unless they are a client's that was given."""
         if self._owned:
-            await self._client.aclose()
+            await close(self._client)
 
     async def _ask(self, key: str, arguments: tuple[int, ...]) -> int:
         now = () if self._clock is None else (round(self._clock() * 1_000_000),)
         async with asyncio.timeout(self._timeout), self._slots:
             if not self.available:
-                await self._drop_connections()
+                await drop_idle(self._client)
             answer = int(await self._script([self._prefix + key], [*arguments, *now]))
         if not self.available:
             self.available = True
             self._doubted_until = time.monotonic() + self._doubt
             self._log.info(f"{self._what} are shared again")
         return answer
-
-    async def _drop_connections(self) -> None:
-        """Those that were idle when Redis failed are as dead as the one that noticed, and would each fail a call."""
-        if isinstance(self._client, Redis):
-            await self._client.connection_pool.disconnect(inuse_connections=False)
-
-
-def client_of(url: str) -> Redis:
-    """A client of this package's: its calls are bounded by whoever makes them."""
-    # No retries: a second attempt takes as long as the first, and there is a fallback. No timeouts but ours: with its
-    # own, redis-py calls asyncio.wait_for, which before Python 3.12 can swallow the cancellation that ours is made of.
-    return Redis.from_url(
-        url,
-        protocol=3,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=None,
-        socket_connect_timeout=None,
-        max_connections=2 * CONNECTIONS,
-    )

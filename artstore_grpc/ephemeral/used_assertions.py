@@ -7,12 +7,11 @@ loses its data forgets what was used, for which reason an assertion's life is bo
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from datetime import datetime, timedelta
 
 from redis.exceptions import RedisError
 
-from artstore_grpc.ephemeral.shared import CONNECTIONS, client_of
+from artstore_grpc.ephemeral.client import CONNECTIONS, client_of, close, drop_idle
 from artstore_grpc.errors import Unavailable
 
 TIMEOUT = timedelta(milliseconds=500)
@@ -31,22 +30,17 @@ class RedisUsedAssertions:
         self._timeout = timeout.total_seconds()
 
     async def use(self, key: bytes, expire_time: datetime, now: datetime) -> bool:
-        """As `UsedAssertions.use`. Takes at most `timeout`; raises Unavailable."""
+        """As `UsedAssertions.use`. Takes little more than `timeout` at most; raises Unavailable."""
         remaining = max(-((now - expire_time) // MILLISECOND), 1)
         try:
             async with asyncio.timeout(self._timeout), self._slots:
                 return bool(await self._client.set(self._prefix + key.hex(), 1, px=remaining, nx=True))
         except (RedisError, OSError) as error:  # the TimeoutError of asyncio is an OSError
-            await self._drop_connections()
+            await drop_idle(self._client)
             # The type only: a message may hold the URL, and that a password.
             cause = f"used assertions: {type(error).__name__}"
             raise Unavailable(reason="REPLAY_CHECK_UNAVAILABLE", retry_after=RETRY_AFTER, cause=cause) from None
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._client.aclose()
-
-    async def _drop_connections(self) -> None:
-        """Those that were idle when Redis failed are as dead, and would each fail a call after its return."""
-        with suppress(RedisError, OSError):
-            await self._client.connection_pool.disconnect(inuse_connections=False)
+        await close(self._client)
