@@ -136,7 +136,7 @@ class Accounts:
             require_scopes(caller, changed)
             if changed.rotation_policy != account.rotation_policy:
                 changed = self.rescheduled(changed)
-            # Keys too, and where new secrets go: a stolen token must not become a lasting credential (DESIGN §3).
+            # Keys too, and where new secrets go: a stolen token must not become a lasting credential (ADR 0012).
             if rights(changed) != rights(account) or credentials(changed) != credentials(account):
                 forbid_oneself(caller, account)
             return changed

@@ -1,4 +1,4 @@
-"""What failed authentications cost whoever causes them, and nobody else (DESIGN §4, Limits).
+"""What failed authentications cost whoever causes them, and nobody else (ADR 0017).
 
 Two standings: of an account's one secret as tried from one source, and of a source over all accounts. Never of an
 account alone, or anybody could shut it out. Sources are networks as `addresses.network` has them. A credential that a
@@ -16,7 +16,7 @@ from artstore_grpc.ephemeral.protocol import BackOff
 from artstore_grpc.errors import RateLimited
 
 FREE_FAILURES = 10
-"""Attempts a minute by (account, secret id, source) that cost nothing (DESIGN §4)."""
+"""Attempts a minute by (account, secret id, source) that cost nothing (ADR 0017)."""
 NEIGHBOURS_RETRY = timedelta(seconds=5)
 """The longest wait that is told for a source's failures."""
 

@@ -18,7 +18,7 @@ LEEWAY_SECONDS = 30
 """What replicas' clocks may differ by: a token that another has just issued is not yet to come. `exp` gets none."""
 LEEWAY = timedelta(seconds=LEEWAY_SECONDS)
 OUTAGE_SECONDS = 300
-"""The longest life of a token issued while the database is down (DESIGN §4)."""
+"""The longest life of a token issued while the database is down (docs/architecture.md)."""
 LAG = timedelta(seconds=5)
 """How long a replica may not have noticed a change yet, nor that it is cut off: a poll and its timeout are 2.25 s."""
 MARGIN_FRACTION = 10

@@ -1,4 +1,4 @@
-"""request_id (AIP-155), as DESIGN §3 has it: the same answer for ten minutes, ALREADY_EXISTS for a day after that.
+"""request_id (AIP-155): the same answer for ten minutes, ALREADY_EXISTS for a day after that.
 
 The answer, secret included, is sealed under a key that needs the request_id, of which only an HMAC is stored: who
 reads the database can't open it, key-encryption key or not.

@@ -143,7 +143,7 @@ def timed(work: Callable[[], T], taken: list[float]) -> T:
 
 
 class Hasher:
-    """bcrypt off the event loop, on a few threads and with a bounded queue (DESIGN §4).
+    """bcrypt off the event loop, on a few threads and with a bounded queue.
 
     A hash at cost 12 takes about 235 ms of one core: inline it would stop the service, unbounded it would drown it.
     """

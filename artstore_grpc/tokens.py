@@ -38,7 +38,7 @@ JTI_BYTES = 16
 
 MAX_REVOCATIONS = 10_000
 """Live revocations of one account; past it all its tokens become void at once, and the revocations with them, so that
-what verifiers must hold stays bounded (DESIGN §4)."""
+what verifiers must hold stays bounded (ADR 0012, Epochs)."""
 
 MAX_GRANTS = 10_000
 """Grants that are remembered, about 1 KB each."""

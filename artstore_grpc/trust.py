@@ -1,8 +1,8 @@
 """What a verifier must know, as of one row of the ledger: keys, revoked tokens, accounts that are refused. No I/O.
 
-It is loaded from the store once and moved on by ledger rows alone (DESIGN §4, reader 2). The last rows are kept, so
-that a verifier that was away goes on where it was; one that was away for longer starts over with a snapshot. Every row
-sets what it is about to what it now is, so that applying one twice does no harm.
+It is loaded from the store once and moved on by ledger rows alone (ADR 0013). The last rows are kept, so that a
+verifier that was away goes on where it was; one that was away for longer starts over with a snapshot. Every row sets
+what it is about to what it now is, so that applying one twice does no harm.
 """
 
 from __future__ import annotations

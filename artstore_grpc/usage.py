@@ -1,7 +1,8 @@
 """When and from where secrets were last used: coalesced in memory, flushed to the store every few seconds.
 
-Nothing is written per token (DESIGN §4). What a crash loses is at most one flush interval of last uses. The last use of
-a secret is always noted; of the hosts that it came from only so many in one interval, however many there are.
+Nothing is written per token (docs/architecture.md). What a crash loses is at most one flush interval of last uses. The
+last use of a secret is always noted; of the hosts that it came from only so many in one interval, however many there
+are.
 """
 
 from __future__ import annotations

@@ -115,14 +115,14 @@ class Vault:
         return self._opened(self._keys.aead, sealed, context)
 
     def seal_answer(self, value: bytes, request_id: str, *context: str) -> bytes:
-        """Seals an answer under a key that needs the request_id too, which is stored nowhere (DESIGN §3)."""
+        """Seals an answer under a key that needs the request_id too, which is stored nowhere (replays.py)."""
         return self._sealed(self._answer_aead(request_id), value, context)
 
     def open_answer(self, sealed: bytes, request_id: str, *context: str) -> bytes:
         return self._opened(self._answer_aead(request_id), sealed, context)
 
     def secret_tag(self, client_id: str, secret_id: str, secret: str) -> bytes:
-        """The keyed digest that stands for bcrypt once a secret has succeeded (DESIGN §4)."""
+        """The keyed digest that stands for bcrypt once a secret has succeeded (docs/architecture.md)."""
         keyed = self._keys.tags.copy()  # with the key schedule made: half the price of a new one
         keyed.update(framed(b"1", client_id.encode(), secret_id.encode(), secret.encode()))
         return keyed.finalize()

@@ -1,4 +1,4 @@
-"""Imports point one way only (DESIGN §4), and each kind of knowledge has one home."""
+"""Imports point one way only (docs/architecture.md), and each kind of knowledge has one home."""
 
 from __future__ import annotations
 

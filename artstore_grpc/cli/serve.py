@@ -57,6 +57,9 @@ def settings_with_warnings(*, insecure_public: bool = False) -> Settings:
 def serve(insecure_public: bool, workers: str | None) -> None:
     """Run the service, until SIGTERM or SIGINT; with several workers SIGHUP replaces them one by one.
 
+    One process has none to replace: on SIGHUP it drains and ends, as on SIGTERM, unless it was started with SIGHUP
+    ignored (nohup).
+
     Without any settings it keeps its data in ./var, and its first start makes an administrator.
     """
     settings = settings_with_warnings(insecure_public=insecure_public)

@@ -18,7 +18,7 @@ from artstore_grpc.watches import Beginning, News
 T = TypeVar("T")
 
 CHUNK = 4_000
-"""Tokens, or accounts, in one chunk: with an identifier of 36 characters each under 256 KiB (DESIGN §3)."""
+"""Tokens, or accounts, in one chunk: with an identifier of 36 characters each under 256 KiB (docs/trust.md)."""
 
 KEPT_SNAPSHOTS = 2
 

@@ -1,7 +1,7 @@
 """The three ways into the API as tests call them: one method of the API, its message in, its message or `Refused` out.
 
 Cases are written against `Door`, so that the same ones run over gRPC, over HTTP in the server's process and over a
-gateway that runs alone (DESIGN §4). The HTTP routes are written by hand here: they are the contract.
+gateway that runs alone (docs/architecture.md). The HTTP routes are written by hand here: they are the contract.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ OAUTH_CODES = {
     "unsupported_grant_type": "UNIMPLEMENTED",
     "server_error": "INTERNAL",
 }
-"""DESIGN §3's table of errors, from right to left; `temporarily_unavailable` goes by the status."""
+"""README.md's table of errors, from right to left; `temporarily_unavailable` goes by the status."""
 STATUS_CODES = {429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 
 

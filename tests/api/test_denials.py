@@ -1,4 +1,4 @@
-"""One answer for every wrong credential (DESIGN §3), whose true cause only the vault can tell; and the limits."""
+"""One answer for every wrong credential, whose true cause only the vault can tell; and the limits."""
 
 from __future__ import annotations
 

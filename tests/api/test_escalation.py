@@ -1,4 +1,4 @@
-"""Nobody creates, widens, restores or resets the credentials of an account that holds a scope they lack (DESIGN §3)."""
+"""Nobody creates, widens, restores or resets the credentials of an account that holds a scope they lack."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ ROWS: dict[str, Row] = {
 
 
 def expected(row: Row, role: Role, state: State, credential: str) -> Outcome:
-    """What DESIGN §3 answers in one cell."""
+    """What one cell is to answer, by the method's row, the role, the account's state and the credential."""
     if row.public:
         return row.admitted
     if not row.by_token:

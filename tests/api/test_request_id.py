@@ -1,4 +1,4 @@
-"""request_id (AIP-155) as DESIGN §3 has it: a retry gets the same answer, secret included, for ten minutes."""
+"""request_id (AIP-155): a retry gets the same answer, secret included, for ten minutes."""
 
 from __future__ import annotations
 

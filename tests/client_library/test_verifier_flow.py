@@ -45,7 +45,7 @@ from tests.trust.stand import followed, revoke, settled, token_of, turned
 
 AUDIENCE = "artstore"
 WITHIN_SECONDS = 1.0
-"""A revocation is known within a second (DESIGN §3)."""
+"""A revocation is known within a second (docs/trust.md)."""
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,8 @@ PROMETHEUS = ROOT / "deploy" / "prometheus"
 RULES = PROMETHEUS / "rules.yml"
 CASES = (PROMETHEUS / "rules_test.yml", PROMETHEUS / "rules_long_test.yml")
 RUNBOOKS = ROOT / "docs" / "runbooks"
+PUBLISHED: str = runpy.run_path(str(ROOT / "deploy" / "grafana" / "panels.py"))["RUNBOOKS"]
+"""Where the runbooks are published: an installation's own to say (docs/alerts.md), in one place for these tests."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.promql import VARIABLES, Matcher, parsed
-from tests.deploy.rules import ROOT, RUNBOOKS
+from tests.deploy.rules import PUBLISHED, ROOT, RUNBOOKS
 from tests.deploy.test_rules import strangers
 
 GRAFANA = ROOT / "deploy" / "grafana"
@@ -81,7 +81,7 @@ def test_a_panel_says_what_it_shows(name: str) -> None:
         assert panel["description"].endswith("."), panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         for link in panel.get("links", ()):
-            page = link["url"].removeprefix("https://docs.artstore.example/runbooks/").removesuffix(".html")
+            page = link["url"].removeprefix(f"{PUBLISHED}/").removesuffix(".html")
             assert (RUNBOOKS / f"{page}.md").exists(), page
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from artstore_grpc.telemetry.catalogue import BY_NAME
 from tests.deploy.promql import BY_PROMETHEUS, Query, parsed
-from tests.deploy.rules import PROMETHEUS, ROOT, RULES, RUNBOOKS, Rule, alerts, checks, jobs, records, rules
+from tests.deploy.rules import PROMETHEUS, PUBLISHED, ROOT, RULES, RUNBOOKS, Rule, alerts, checks, jobs, records, rules
 
 FETCHED = ROOT / "build/prometheus/usr/bin/promtool"
 NAMES = sorted({rule.name for rule in alerts()})
@@ -78,7 +78,7 @@ def test_each_alert_says_what_somebody_woken_needs(rule: Rule) -> None:
     assert rule.labels["severity"] in ("page", "ticket")
     assert set(rule.annotations) == {"summary", "description", "runbook_url"}
     assert rule.annotations["summary"].endswith(".")
-    assert rule.annotations["runbook_url"] == f"https://docs.artstore.example/runbooks/{rule.name}.html"
+    assert rule.annotations["runbook_url"] == f"{PUBLISHED}/{rule.name}.html"
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: f"{rule.name} {rule.labels['severity']}")

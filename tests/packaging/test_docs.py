@@ -17,7 +17,7 @@ from artstore.identity.v1 import audit_service_pb2, key_service_pb2, service_acc
 from artstore_grpc.cli.environment import known_variables, settings
 from artstore_grpc.cli.main import main
 from artstore_grpc.cli.reference import markdown
-from artstore_grpc.errors import OUTCOMES, Internal
+from artstore_grpc.errors import OUTCOMES
 from artstore_grpc.gateway.app import public_routes
 from artstore_grpc.key_encryption import LocalKey
 from artstore_grpc.policy import PACKAGE, POLICY
@@ -129,8 +129,6 @@ def test_the_error_table_is_that_of_the_code() -> None:
     assert table
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].strip().splitlines()[2:]]
     for kind, outcome in OUTCOMES.items():
-        if kind is Internal:
-            continue
         found = [row for row in rows if f"`{kind.default_reason}`" in row[1]]
         assert len(found) == 1, kind.default_reason
         _, reason, grpc_code, status, oauth = found[0]

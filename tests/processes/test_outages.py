@@ -1,4 +1,4 @@
-"""The database goes away and comes back under a running service (DESIGN §4, Outage)."""
+"""The database goes away and comes back under a running service (docs/architecture.md, When something is gone)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What should be true of accounts and secrets, kept in plain Python: written from the design, not from the service.
+"""What should be true of accounts and secrets, in plain Python: written from what was asked for, not from the service.
 
 Each verb first says with which reason it must be refused ("" when it must succeed), then is told what came of it.
 """

@@ -45,7 +45,7 @@ class Secret:
 
 @dataclass
 class Service:
-    """One account of the service: its secrets and their rules (DESIGN §3)."""
+    """One account of the service: its secrets and their rules (RotateSecret in docs/api.md)."""
 
     now: datetime = START
     secrets: list[Secret] = field(default_factory=list)

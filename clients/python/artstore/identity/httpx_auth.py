@@ -1,6 +1,6 @@
 """Access tokens for httpx: `httpx.AsyncClient(auth=HttpxAuth(source))`, or `httpx.Client` with a SyncTokenSource.
 
-Needs httpx: `pip install artstore-identity[httpx]`.
+Needs httpx: install `artstore-identity[httpx]`, as the package's README says.
 """
 
 from __future__ import annotations

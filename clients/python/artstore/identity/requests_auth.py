@@ -1,6 +1,6 @@
 """Access tokens for requests: `session.auth = RequestsAuth(source)`, or `requests.get(…, auth=RequestsAuth(source))`.
 
-Needs requests: `pip install artstore-identity[requests]`.
+Needs requests: install `artstore-identity[requests]`, as the package's README says.
 """
 
 from __future__ import annotations
