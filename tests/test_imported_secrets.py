@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -292,7 +293,8 @@ async def test_successes_are_no_failures(legacy: Legacy, few: int) -> None:
 
 async def test_free_form_leaves_room_in_the_queue() -> None:
     """Texts of free form fill at most half of the queue, those of one source an eighth; the rest is for others."""
-    hasher = Hasher(cost=4, threads=1, queue=31)
+    hasher, free = Hasher(cost=4, threads=1, queue=31), threading.Event()
+    hasher._executor.submit(free.wait)  # until all have come
     dear = hashed(cost=9)
 
     def ask(source: str) -> asyncio.Task[Any]:
@@ -310,6 +312,7 @@ async def test_free_form_leaves_room_in_the_queue() -> None:
     others = [asyncio.create_task(hasher.hash("x")) for _ in range(16)]
     await asyncio.sleep(0)
     assert hasher.pending == 32
+    free.set()
     await asyncio.gather(*waiting, *others)
     await asyncio.sleep(0.01)
     assert (hasher.pending, hasher._free_form.total()) == (0, 0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import threading
 
+import bcrypt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,25 +64,36 @@ async def test_a_hash_matches_only_its_text() -> None:
 
 async def test_a_full_queue_sheds() -> None:
     """Past threads + queue hashes at once the next is refused at once, and the others are all computed."""
-    hasher = secrets.Hasher(cost=8, threads=1, queue=3)
+    hasher, free = secrets.Hasher(cost=4, threads=1, queue=3), threading.Event()
+    hasher._executor.submit(free.wait)  # until all have come
     waiting = [asyncio.create_task(hasher.hash("x")) for _ in range(4)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
         await hasher.hash("x")
+    free.set()
     assert len(await asyncio.gather(*waiting)) == 4
     await asyncio.sleep(0)
     assert (hasher.pending, hasher.durations.count) == (0, 4)
     hasher.close()
 
 
-async def test_a_caller_that_gives_up_frees_no_place_early() -> None:
+async def test_a_caller_that_gives_up_frees_no_place_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancelled wait still burns its thread, so its place is free only when the thread is done."""
-    hasher = secrets.Hasher(cost=8, threads=1, queue=1)
+    began, ends = threading.Event(), threading.Event()
+
+    def slowly(password: bytes, salt: bytes) -> bytes:
+        began.set()
+        ends.wait(10)
+        return salt
+
+    monkeypatch.setattr(bcrypt, "hashpw", slowly)
+    hasher = secrets.Hasher(cost=4, threads=1, queue=1)
     running = asyncio.create_task(hasher.hash("x"))
-    await asyncio.sleep(0)
+    assert await asyncio.to_thread(began.wait, 10)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert hasher.pending == 1
+    ends.set()
     while hasher.pending:  # noqa: ASYNC110 - a thread ends it
         await asyncio.sleep(0.005)
     hasher.close()

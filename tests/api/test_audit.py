@@ -17,6 +17,7 @@ from tests.api.callers import Api
 from tests.api.conftest import administrator
 from tests.api.doors import Refused, opened, refused
 from tests.installation import Installation
+from tests.processes.service import until
 
 
 def call(api: Api, method: str, request: Any) -> Any:
@@ -232,6 +233,6 @@ def test_a_checkpoint_of_a_running_service(eager: None, alone: Installation, roo
             break
         alone.run(asyncio.sleep(0.05))
     assert found[0].number == 1
-    assert found[0].hash.hex() in alone.log.getvalue()
+    until(lambda: found[0].hash.hex() in alone.log.getvalue(), 10.0, "it is logged")
     answer = verified(root, head_sequence=found[0].sequence, head_hash=found[0].hash)
     assert (answer.intact, answer.verified_checkpoints) == (True, len(found))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Self
 
@@ -80,9 +81,11 @@ class Running:
         return code
 
     def found(self, pattern: str) -> str:
-        """The first group of a pattern in what it has printed or logged."""
-        match = re.search(pattern, self.output + self.log)
-        assert match, f"no {pattern} in {self.output}{self.log}"
+        """The first group of a pattern in what it has printed or logged; waits for it, since each has its reader."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (match := re.search(pattern, self.output + self.log)):
+            assert time.monotonic() < deadline, f"no {pattern} in {self.output}{self.log}"
+            time.sleep(0.01)
         return match.group(1)
 
     def _read_output(self) -> None:

@@ -240,7 +240,7 @@ def test_gateway_turns_unready_before_it_closes(service: Running, service_folder
     """On SIGTERM readiness goes first, so that balancers notice while requests are still answered."""
     target = credentials(service_folder / "var" / "administrator.env")["ARTSTORE_TARGET"]
     arguments = ("gateway", "--target", target)
-    variables = ANY_PORT | {"ARTSTORE_DRAIN_DELAY": "1"}
+    variables = ANY_PORT | {"ARTSTORE_DRAIN_DELAY": "6"}
     with Running(*arguments, folder=tmp_path, until="listens on", **variables) as running:
         url = running.found(r"listens on (\S+) ")
         running.process.terminate()

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from statistics import median
 
 import pytest
 import pytest_asyncio
@@ -246,18 +247,16 @@ async def test_a_silent_redis_costs_one_timeout_per_cool_down() -> None:
     """A server that accepts and never answers holds up one call, and the rest are answered at once."""
     timeout, cool_down = timedelta(seconds=0.1), timedelta(seconds=0.3)
     async with server_that(None) as (url, arrivals), limiter_on(url, timeout=timeout, cool_down=cool_down) as limiter:
-        start, calls, slow = time.monotonic(), 0, 0
-        while time.monotonic() < start + 1:
+        start, took = time.monotonic(), list[float]()
+        while time.monotonic() < start + 1 or len(took) < 40:
             before = time.monotonic()
-            await asyncio.gather(*(limiter.charge("a", 5) for _ in range(10))) if calls else await limiter.charge(
-                "a", 5
-            )
-            slow += time.monotonic() - before > 0.09
-            calls += 1
+            await asyncio.gather(*(limiter.charge("a", 5) for _ in range(10 if took else 1)))
+            took.append(time.monotonic() - before)
             await asyncio.sleep(0.001)
         elapsed = time.monotonic() - start
-        assert calls > 20
-        assert slow <= len(arrivals) <= 1 + elapsed / 0.3
+        assert took[0] > 0.09
+        assert median(took) < 0.09, "a busy machine may hold up some, not most of them"
+        assert 1 <= len(arrivals) <= 1 + elapsed / 0.3
         assert await limiter.charge("a", 5) is not None
 
 
@@ -266,7 +265,7 @@ async def test_a_crowd_waits_one_timeout_for_a_redis_that_falls_silent() -> None
     async with server_that(None) as (url, _), limiter_on(url, timeout=timedelta(seconds=0.2)) as limiter:
         before = time.monotonic()
         waits = await asyncio.gather(*(limiter.charge("a", 50) for _ in range(200)))
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 200 * 0.2 / 2
         assert waits.count(None) == 50
 
 
@@ -304,7 +303,7 @@ async def path_to(server: servers.Redis) -> AsyncIterator[tuple[str, Callable[[]
 
 async def test_connections_that_died_silently_are_not_tried_one_by_one(own_redis: servers.Redis) -> None:
     """After a network forgot them all, one timeout is enough to be back on new ones."""
-    async with path_to(own_redis) as (url, cut), limiter_on(url, timeout=timedelta(seconds=0.3)) as limiter:
+    async with path_to(own_redis) as (url, cut), limiter_on(url, timeout=timedelta(seconds=4)) as limiter:
         await asyncio.gather(*(limiter.charge("a", 100) for _ in range(10)))
         cut()
         assert await limiter.charge("a", 100) is None

@@ -39,7 +39,7 @@ def message(data: bytes) -> bytes:
 
 def connected(port: int, *, window: int = 65_535) -> socket.socket:
     """A connection on which each stream may receive `window` bytes."""
-    made = socket.create_connection(("127.0.0.1", port), timeout=5)
+    made = socket.create_connection(("127.0.0.1", port), timeout=30)
     setting = struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
     made.sendall(PREFACE + frame(SETTINGS, 0, 0, setting) + frame(SETTINGS, ACK, 0))
     return made

@@ -11,6 +11,7 @@ from tests.hostile.victim import REASON, Victim
 
 SECONDS = 8.0
 SILENCE_SECONDS = 0.1
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
 BODY = b"grant_type=client_credentials"
 
@@ -30,13 +31,20 @@ def said(port: int, data: bytes, *, ends: bool = False) -> bytes:
 
 def received(made: socket.socket, answer: bytes) -> bytes:
     """What comes next; nothing, once a server that has answered is silent."""
-    made.settimeout(SILENCE_SECONDS if answer else SECONDS)
+    made.settimeout(SILENCE_SECONDS if answer and whole(answer) else SECONDS)
     try:
         return made.recv(65_536)
     except TimeoutError:
         if answer:
             return b""
         raise
+
+
+def whole(answer: bytes) -> bool:
+    """Whether nothing is missing of what has begun; of HTTP an interim response (RFC 9110 §15.2) is not yet it."""
+    head, ended, body = answer.removeprefix(CONTINUE).partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    return not answer.startswith(b"HTTP/") or (bool(ended) and len(body) >= (int(length[1]) if length else 0))
 
 
 def answers(data: bytes) -> list[tuple[int, dict[str, str], bytes]]:

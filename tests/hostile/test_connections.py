@@ -77,7 +77,7 @@ def test_slowloris(victim: Victim, dripped: bytes) -> None:
             except TimeoutError:
                 continue
         assert answers(answer)[0][0] == 408
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 20
 
 
 @pytest.mark.slow
@@ -93,4 +93,4 @@ def test_slow_body(victim: Victim) -> None:
             except TimeoutError:
                 continue
         assert answers(answer)[0][0] == 408
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 25

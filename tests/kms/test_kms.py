@@ -17,7 +17,7 @@ from artstore_grpc.vault import WrongKey, framed, new_key, new_root
 from tests.kms.running import KmsPlugin, api
 
 CONTEXT = b"context"
-BACK_SECONDS = 5.0
+BACK_SECONDS = 30.0
 
 
 @pytest_asyncio.fixture

@@ -40,10 +40,13 @@ POLL_SECONDS = 0.01
 
 
 def until(holds: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Asks again and again, and returns the first answer that is true; fails after so many seconds."""
+    """Asks again and again, and returns the first answer that is true; fails after so many seconds. It looks once more
+    when they are over: of two that were paused together the one that waits may be the first to go on."""
     deadline = time.monotonic() + seconds
+    over = False
     while not (answer := holds()):
-        assert time.monotonic() < deadline, f"after {seconds} s still not: {what}"
+        assert not over, f"after {seconds} s still not: {what}"
+        over = time.monotonic() >= deadline
         time.sleep(POLL_SECONDS)
     return answer
 

@@ -126,7 +126,7 @@ def test_all_of_it_is_exposed_and_nothing_else(tmp_path: Path, redis_url: str) -
         ours = {name: (str(BY_NAME[name].kind), BY_NAME[name].text) for name in every if name.startswith("artstore_")}
         assert {name: said for name, said in scrape.described().items() if name in ours} == ours
         assert not [name for name, _ in scrape.series() if name.endswith("_created")]
-        assert scrape.value("artstore_redis_up") == 1
+        until(lambda: Scrape.of(service).value("artstore_redis_up") == 1, SECONDS, "a probe that was answered")
         checked(text_of(service))
 
 

@@ -21,6 +21,8 @@ from tests.servers import Postgres
 from tests.telemetry.scrapes import Change, Scrape
 
 HELD_SECONDS = 0.3
+VAIN_SECONDS = 2.0
+"""Enough to connect in, on a busy machine."""
 NOTICED_SECONDS = 30.0
 
 
@@ -58,16 +60,19 @@ async def test_a_wait_is_measured(store_url: str) -> None:
             assert not reading.done()
         await reading
         assert waits.count == before + 2
-        assert HELD_SECONDS * 0.9 <= waits.sum - seconds < HELD_SECONDS + 5
-        before, seconds = waits.count, waits.sum
-        await store.ping()
-        assert waits.count == before + 1
-        assert waits.sum - seconds < HELD_SECONDS
+        assert HELD_SECONDS / 2 <= waits.sum - seconds < HELD_SECONDS + 30
+        took = []
+        for _ in range(5):
+            before, seconds = waits.count, waits.sum
+            await store.ping()
+            assert waits.count == before + 1
+            took.append(waits.sum - seconds)
+        assert min(took) < HELD_SECONDS / 2
 
 
 async def test_a_wait_in_vain_is_measured(store_url: str) -> None:
     """Who gives up has waited too; and a writer counts as a reader does."""
-    wait = timedelta(seconds=HELD_SECONDS)
+    wait = timedelta(seconds=VAIN_SECONDS)
     async with opened(store_url, wait=wait) as store:
         await store.ping()
         waits = store.connections.waits
@@ -77,7 +82,7 @@ async def test_a_wait_in_vain_is_measured(store_url: str) -> None:
                 with pytest.raises(StoreUnavailable):
                     await attempt()
         assert waits.count == before + 2
-        assert waits.sum - seconds >= 2 * HELD_SECONDS * 0.9
+        assert waits.sum - seconds >= 2 * VAIN_SECONDS * 0.9
 
 
 async def write(store: SqlStore) -> None:

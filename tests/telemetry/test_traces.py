@@ -25,7 +25,7 @@ from artstore_grpc.settings import Settings
 from artstore_grpc.spans import CURRENT, span
 from artstore_grpc.telemetry.logs import configured
 from artstore_grpc.telemetry.metrics import Metrics
-from artstore_grpc.telemetry.traces import FORCED_A_SECOND, MAX_QUEUE, Traces
+from artstore_grpc.telemetry.traces import FORCED_A_SECOND, MAX_QUEUE, SEND_TIMEOUT, Traces
 from tests.hostile.test_canaries import Plot, Talkative, assert_silent, use_everything
 from tests.installation import ANY, Installation, Log
 from tests.telemetry.receiver import Receiver
@@ -260,9 +260,9 @@ def test_a_receiver_that_does_not_take_them(tmp_path: Path, state: str) -> None:
                 slowest = max(slowest, time.monotonic() - began)
             assert state == "is down" or receiver.asked.wait(5)
             began = time.monotonic()
-        assert time.monotonic() - began < 2 + 2
+        assert time.monotonic() - began < 2 + 6
         assert state == "is down" or "spans lost" in service.log.getvalue()
-        assert slowest < 2
+        assert slowest < SEND_TIMEOUT.total_seconds()
 
 
 async def test_a_workers_last_spans(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ async def test_a_workers_last_spans(tmp_path: Path) -> None:
         began = time.monotonic()
         stop.set()
         await serving
-    assert time.monotonic() - began < 1 + 3
+    assert time.monotonic() - began < 1 + 15
     assert "spans lost" in log.getvalue()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -16,6 +18,7 @@ from artstore.identity.v1 import token_service_pb2 as pb
 
 from artstore_grpc.call import Caller
 from artstore_grpc.failures import FREE_FAILURES
+from artstore_grpc.secrets import Hasher
 from artstore_grpc.watches import Beginning, News
 from tests.installation import Account, Installation
 from tests.processes.service import until
@@ -136,20 +139,37 @@ def test_over_the_limit(service: Installation) -> None:
     assert (counts["admitted", "account"], counts["refused", "account"]) == (2, 1)
 
 
+@contextmanager
+def busy(cost: int) -> Iterator[None]:
+    """The only thread of the hasher that has this cost does something else meanwhile, so that all find it taken."""
+    hasher = next(each for each in gc.get_objects() if type(each) is Hasher and each.cost == cost)
+    free = threading.Event()
+    hasher._executor.submit(free.wait)
+    try:
+        yield
+    finally:
+        free.set()
+
+
 def test_a_full_queue(tmp_path: Path) -> None:
     """While costly hashes are computed their queue and the calls are seen; those past its bound are rejected, and the
     others have taken as long as such a hash does. Scrapes meanwhile are answered at once."""
     with Installation(tmp_path, bcrypt_cost=COSTLY, bcrypt_threads=1, bcrypt_queue=2) as service:
         accounts = [service.account("user") for _ in range(6)]
         before = Scrape.of(service)
-        with ThreadPoolExecutor(len(accounts)) as threads:
+        rejections = before.value("artstore_bcrypt_rejections_total") + 3
+        with ThreadPoolExecutor(len(accounts)) as threads, busy(COSTLY):
             codes = [threads.submit(issue, service, account) for account in accounts]
-            until(lambda: Scrape.of(service).value("artstore_bcrypt_queue_depth") == 3, SECONDS, "a full queue")
-            assert Scrape.of(service).value("artstore_calls_in_flight") >= 1
+            until(
+                lambda: Scrape.of(service).value("artstore_bcrypt_rejections_total") == rejections, SECONDS, "all came"
+            )
+            full = Scrape.of(service)
+        assert full.value("artstore_bcrypt_queue_depth") == 3
+        assert full.value("artstore_calls_in_flight") >= 1
         rejected = [each.result() for each in codes].count(grpc.StatusCode.RESOURCE_EXHAUSTED)
         after = Scrape.of(service)
     assert rejected == 3
-    assert after.value("artstore_bcrypt_rejections_total") == before.value("artstore_bcrypt_rejections_total") + 3
+    assert after.value("artstore_bcrypt_rejections_total") == rejections
     count = after.value("artstore_bcrypt_duration_seconds_count") - before.value(
         "artstore_bcrypt_duration_seconds_count"
     )
@@ -167,9 +187,7 @@ def test_redis_goes_away(tmp_path: Path) -> None:
         account, limited = service.account("user"), service.account("user", rate_limit=1)
         until(lambda: Scrape.of(service).get("artstore_redis_up") == 1, SECONDS, "a probe that was answered")
         issue(service, account)
-        with Change(service) as shared:
-            issue(service, account)
-        assert shared.all_of(DECISIONS) == {("admitted", "account"): 1}
+        until(lambda: admitted_by_redis(service, account), SECONDS, "Redis counts")
         server.kill()
         until(lambda: Scrape.of(service).value("artstore_redis_up") == 0, SECONDS, "a probe that was not")
         with Change(service) as alone:
@@ -197,7 +215,7 @@ def test_followers_of_the_feed(service: Installation) -> None:
     for watch in watches:
         watch.until("heartbeat")
     until(lambda: Scrape.of(service).value("artstore_feed_subscribers") == 2, SECONDS, "two streams")
-    assert Scrape.of(service).value("artstore_feed_lag_seconds") < 0.5
+    until(lambda: Scrape.of(service).value("artstore_feed_lag_seconds") < 0.5, SECONDS, "no lag")
     for watch in watches:
         watch.close()
     until(lambda: Scrape.of(service).value("artstore_feed_subscribers") == 0, SECONDS, "no stream")
@@ -307,7 +325,8 @@ def test_revoking_moves_the_ledger(service: Installation) -> None:
     revoke(service, account, token)
     scrape = Scrape.of(service)
     assert scrape.value("artstore_ledger_sequence") == before + 1
-    assert 0 <= scrape.value("artstore_ledger_lag_seconds") < 2
+    assert scrape.value("artstore_ledger_lag_seconds") >= 0
+    until(lambda: Scrape.of(service).value("artstore_ledger_lag_seconds") < 2, SECONDS, "a poll")
     assert (scrape.value("artstore_database_up"), scrape.value("artstore_degraded")) == (1, 0)
     assert scrape.get("artstore_redis_up") is None
 

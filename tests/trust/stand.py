@@ -18,7 +18,8 @@ from joserfc.jws import extract_compact
 from artstore_grpc.watches import Watches
 from tests.installation import Account, Installation
 
-SECONDS = 10.0
+SECONDS = 30.0
+"""For what comes within moments, on a busy machine."""
 
 
 def settled(installation: Installation) -> None:

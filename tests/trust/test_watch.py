@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from statistics import median
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from artstore.identity.v1 import token_service_pb2 as pb
 from joserfc.jws import extract_compact
 
 from tests.installation import Account, Installation, refusal
+from tests.processes.service import until
 from tests.trust.stand import (
     SECONDS,
     Watch,
@@ -54,9 +56,12 @@ def test_a_snapshot_then_changes_then_heartbeats(service: Installation, user: Ac
     claims = claims_of(second)
     assert list(changes.changes.revoked_tokens) == [pb.RevokedToken(jti=claims["jti"], exp=claims["exp"])]
     assert changes.sequence > chunks[0].sequence
-    started = time.monotonic()
-    beats = [watch.until("heartbeat") for _ in range(3)]
-    assert time.monotonic() - started < 4
+    began, beats, waits = time.monotonic(), [], []
+    for _ in range(5):
+        beats.append(watch.until("heartbeat"))
+        waits.append(time.monotonic() - began)
+        began += waits[-1]
+    assert median(waits) < 1.5, "a busy machine may hold up one, not most of them"
     assert beats[-1].sequence == changes.sequence
     assert beats[-1].hash == changes.hash
     watch.close()
@@ -164,7 +169,7 @@ def test_a_stop_ends_streams_at_once(tmp_path: Path) -> None:
         stream = call(b"", metadata=metadata, timeout=30)
         next(stream)
         started = time.monotonic()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     assert refusal(lambda: list(stream)) == (grpc.StatusCode.UNAVAILABLE, "STOPPING")
     channel.close()
 
@@ -194,7 +199,7 @@ def test_a_slow_reader_costs_one_message(service: Installation, user: Account) -
     started = time.monotonic()
     revoke(service, user, token)
     assert [each.jti for each in quick.until("changes").changes.revoked_tokens] == [claims_of(token)["jti"]]
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
     assert watches_of(service).count == 2
 
     for _ in range(2):
@@ -222,12 +227,10 @@ def test_what_can_not_be_read_is_an_outage(service: Installation, monkeypatch: p
     with monkeypatch.context() as patched:
         patched.setattr(replica._store, "head", broken)
         time.sleep(3)
-        assert replica.outage
-        assert asked < 10
-    deadline = time.monotonic() + SECONDS
-    while replica.outage:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+        tried = asked
+        until(lambda: replica.outage, SECONDS, "an outage")
+        assert tried < 10
+    until(lambda: not replica.outage, SECONDS, "no outage")
 
 
 def test_a_stream_ends_with_the_key_of_its_token(service: Installation, user: Account) -> None:

@@ -226,7 +226,7 @@ async def test_it_waits_as_it_is_told(server: Canned) -> None:
         delay = Duration(nanos=round(seconds * 1e9) % 10**9, seconds=int(seconds))
         return lambda: unavailable(RetryInfo(retry_delay=delay))
 
-    async with Client(server.target, **ME, retry=QUICK, timeout=timedelta(seconds=5)) as client:
+    async with Client(server.target, **ME, retry=QUICK, timeout=timedelta(seconds=30)) as client:
         server.answers["IssueToken"] = failing(1, ISSUED, later(0.5))
         began = time.monotonic()
         await client.issue_token()
@@ -236,7 +236,7 @@ async def test_it_waits_as_it_is_told(server: Canned) -> None:
         with pytest.raises(Unavailable) as caught:
             await client.issue_token()
         assert caught.value.retry_after == timedelta(seconds=60)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 25
 
 
 async def test_the_deadline_is_of_all_attempts(server: Canned) -> None:

@@ -77,17 +77,17 @@ async def test_faults_that_can_not_be(authority: FakeAuthority) -> None:
 
 async def test_a_slow_authority(authority: FakeAuthority) -> None:
     """Each call waits, and others meanwhile do too rather than one after the other; a stop waits for none."""
-    authority.delay = timedelta(seconds=0.3)
+    authority.delay = timedelta(seconds=1)
     async with Client(authority.target) as opened:
         started = time.monotonic()
         await asyncio.gather(*(opened.server_metadata() for _ in range(10)))
-        assert 0.3 <= time.monotonic() - started < 2
+        assert 1 <= time.monotonic() - started < 9
         authority.delay = timedelta(minutes=5)
         waiting = asyncio.create_task(opened.server_metadata())
         await turned(lambda: authority.calls["GetServerMetadata"] == 11)
         started = time.monotonic()
         await authority.__aexit__()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
         with pytest.raises(Unavailable):
             await waiting
         await authority.__aenter__()  # for the fixture to end
