@@ -1,4 +1,4 @@
-"""What this process remembers of the store, kept true by tailing the ledger (DESIGN §4, reader 1).
+"""What this process remembers of the store, kept true by tailing the ledger, which docs/architecture.md draws.
 
 Accounts are read once and dropped when a ledger row touches them; what verifiers must know is all held (trust.py). The
 tail's poll is also the one monitor of the database: when it fails, `outage` begins, and remembered accounts keep being
@@ -29,7 +29,7 @@ POLL_INTERVAL = timedelta(milliseconds=250)
 POLL_TIMEOUT = timedelta(seconds=2)
 """After so long without an answer the database counts as down."""
 BEAT_INTERVAL = timedelta(seconds=1)
-"""How often those who follow are told that nothing is missing (DESIGN §3, WatchTrust)."""
+"""How often those who follow are told that nothing is missing (docs/trust.md)."""
 DEFECT_SECONDS = 1.0
 STALL_SECONDS = 10.0
 """How late a poll may be, on a busy machine, before that counts as having been stopped."""

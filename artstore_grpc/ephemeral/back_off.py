@@ -16,7 +16,7 @@ WINDOW_SECONDS = 60.0
 """Within which so many attempts are free."""
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 900.0
-"""DESIGN §4: up to 15 minutes."""
+"""15 minutes (ADR 0017)."""
 MEMORY_SECONDS = 2 * LONGEST_WAIT_SECONDS + WINDOW_SECONDS
 """How long a key is remembered at most."""
 

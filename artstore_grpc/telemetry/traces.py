@@ -46,7 +46,7 @@ SEND_INTERVAL = timedelta(seconds=2)
 SEND_TIMEOUT = timedelta(seconds=5)
 """For one batch, with what is tried again."""
 LAST_SECONDS = 1.0
-"""For the last batch of a process that ends without having drained."""
+"""For the last batch of a process that ends without having drained, or has no grace left."""
 MAX_ATTRIBUTES, MAX_ATTRIBUTE_CHARACTERS = 32, 256
 
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -89,6 +89,7 @@ class Traces:
     def request(self, call: Call, method: str, route: str) -> AbstractContextManager[Recorded | None]:
         """An HTTP request; `method` and `route` as the log has them."""
         if not self._samples(call):
+            CURRENT.set(None)  # one that came behind another over its connection began in that one's context
             return NOTHING
         attributes = {"http.request.method": method, "http.route": route, "client.address": call.source}
         return self._entered(call, f"{method} {route}", attributes, Recorded)
@@ -133,8 +134,9 @@ class Traces:
         self._until = asyncio.get_running_loop().time() + grace.total_seconds()
 
     async def close(self) -> None:
-        """Sends what waits, within what is left of the grace; what can't be sent by then is lost."""
+        """Sends what waits, within what is left of the grace, or LAST_SECONDS if that is more; the rest is lost."""
         loop, sent = asyncio.get_running_loop(), asyncio.Event()
+        last = loop.time() + LAST_SECONDS
 
         def send() -> None:
             self._processor.shutdown()  # type: ignore[no-untyped-call]
@@ -143,7 +145,7 @@ class Traces:
 
         Thread(target=send, name="last spans", daemon=True).start()  # one that hangs must not hold up the process's end
         try:
-            async with asyncio.timeout_at(loop.time() + LAST_SECONDS if self._until is None else self._until):
+            async with asyncio.timeout_at(last if self._until is None else max(last, self._until)):
                 await sent.wait()
         except TimeoutError:
             self._exporter.shutdown()

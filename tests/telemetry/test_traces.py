@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -151,6 +153,32 @@ def test_who_is_not_recorded(service: Installation, receiver: Receiver) -> None:
     assert '"trace_id":"' in line
 
 
+def test_who_comes_behind_another(service: Installation, receiver: Receiver) -> None:
+    """Requests in one piece over one connection (HTTP pipelining) are each recorded, or not, for themselves."""
+    (first, _), second = parented(), uuid4().hex
+    who = service.administrator
+    credentials = b64encode(f"{who.client_id}:{who.client_secret}".encode()).decode()
+    body = "grant_type=client_credentials"
+    both = "".join(
+        f"POST /oauth2/token HTTP/1.1\r\nHost: {service.started.gateway_address}\r\ntraceparent: {parent}\r\n"
+        f"Authorization: Basic {credentials}\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: {connection}\r\n\r\n{body}"
+        for parent, connection in ((f"00-{first}-{CALLER}-01", "keep-alive"), (f"00-{second}-{CALLER}-00", "close"))
+    )
+    address = service.started.gateway_address
+    assert address is not None
+    with socket.create_connection((address.host, address.port), timeout=30) as connected:
+        connected.sendall(both.encode())
+        answer = b"".join(iter(lambda: connected.recv(65536), b""))
+    assert answer.count(b"HTTP/1.1 200") == 2
+    receiver.complete(first, f"{SERVER}: POST /oauth2/token", f"{SERVER}: sign")
+    later, metadata = parented()
+    service.tokens.IssueToken(request(service), metadata=metadata)
+    receiver.complete(later, f"{SERVER}: sign")
+    assert not receiver.of(second)
+    assert [each.name for each in receiver.of(first)].count(f"{TOKENS}/IssueToken") == 1
+
+
 def traces(receiver: Receiver, ratio: float) -> Traces:
     return Traces(receiver.endpoint, ratio=ratio, service="test", environment="dev", logger=configured("info", Log()))
 
@@ -193,6 +221,15 @@ async def test_how_a_request_ended(receiver: Receiver, status: int | None, kind:
     found = receiver.complete(mine.trace_id, "test: GET /docs")["test: GET /docs"]
     assert (found.failed, found.attributes.get("error.type")) == (failed, kind)
     assert found.attributes.get("http.response.status_code") == status
+
+
+async def test_the_last_spans_without_grace(receiver: Receiver) -> None:
+    """Where the calls in flight have used the whole grace up, the last spans have a second of their own."""
+    recorder, mine = traces(receiver, 1.0), call()
+    with recorder.call(mine):
+        recorder.draining(timedelta(0))
+    await recorder.close()
+    receiver.complete(mine.trace_id, f"test: {mine.method}")
 
 
 async def test_the_ratio(receiver: Receiver) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from statistics import median
 from datetime import timedelta
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import grpc
