@@ -93,8 +93,8 @@ def test_an_old_http_connection_closes_with_an_answer(service: Service, on_sqlit
         {"grant_type": "client_credentials", "client_id": who.client_id, "client_secret": who.client_secret}
     )
     connection = http.client.HTTPConnection(str(target.hostname), target.port, timeout=30)
-    connection.connect()
     opened = time.monotonic()
+    connection.connect()
     while True:
         connection.request("POST", "/oauth2/token", body, {"Content-Type": "application/x-www-form-urlencoded"})
         answer = connection.getresponse()

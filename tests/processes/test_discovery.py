@@ -108,8 +108,9 @@ def test_workers(tmp_path: Path, redis: Redis, seen: RedisReplicas) -> None:
     """Each worker process registers itself; to clients they are one address; none is left after a stop."""
     settings = {"ARTSTORE_REDIS_URL": redis.url(), "ARTSTORE_WORKERS": "2", "ARTSTORE_DATA_DIR": str(tmp_path / "var")}
     with Service(tmp_path / "service", settings) as service:
-        until(lambda: len(seen.replicas()) == 2, 10, "both are registered")
-        assert seen.current() == (service.grpc_address,)
+        until(lambda: len(seen.replicas()) == 2, 60, "both are registered")
+        until(lambda: all(each.ready for each in seen.replicas()), 60, "both are ready")
+        until(lambda: seen.current() == (service.grpc_address,), 10, "clients see one address")
         service.terminate()
         assert service.wait(60) == 0
         assert seen.replicas() == []

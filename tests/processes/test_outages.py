@@ -20,12 +20,12 @@ from tests.servers import Postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-WINDOW_SECONDS = 5
-NOTICED_SECONDS = 4.0
-"""A poll's interval and its time limit, and some."""
-HEALED_SECONDS = 10.0
-AT_ONCE_SECONDS = 0.1
-BEFORE_NOTICED_SECONDS = 2.5
+WINDOW_SECONDS = 15
+NOTICED_SECONDS = 10.0
+"""A poll's interval and its time limit, and some on a busy machine."""
+HEALED_SECONDS = 30.0
+AT_ONCE_SECONDS = 0.5
+BEFORE_NOTICED_SECONDS = 8.0
 TOKENS = "artstore.identity.v1.TokenService"
 ACCOUNTS = "artstore.identity.v1.ServiceAccountService"
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -185,6 +185,6 @@ def test_a_waiting_start_can_be_stopped(tmp_path: Path, database: Postgres, inst
     try:
         service.spawn().logged("waiting for the database")
         service.terminate()
-        assert service.wait(5) == 0
+        assert service.wait() == 0
     finally:
         service.kill()

@@ -97,6 +97,7 @@ def test_a_rekey_under_load(tmp_path: Path, installation: Installation) -> None:
                 call.result()
             assert done == {"old_key": LocalKey(old).id, "new_key": LocalKey(key).id, "sealed_again": None}
             assert client.issue(*who).access_token
+            until(lambda: len(client.key_ids()) == 2, CALL_SECONDS, "a second key is published")
             token, key_ids = client.issue(*who).access_token, client.key_ids()
         service.terminate()
         assert service.wait() == 0

@@ -42,5 +42,5 @@ async def test_a_verifier_refuses_within_a_second(tmp_path: Path, on_postgres: I
     print(f"{first}; after the kill {second}; {feed.reconnects} reconnects")
     assert first.percentile(95) <= SECONDS
     assert second.percentile(95) <= SECONDS
-    assert second.seconds[0] <= SECONDS  # it had to find the other server first
+    assert second.seconds[0] <= 5 * SECONDS  # it had to find the other server first, and to read what is there
     assert feed.reconnects

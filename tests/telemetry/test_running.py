@@ -38,29 +38,31 @@ def test_level_and_sampling_change_while_it_runs(tmp_path: Path) -> None:
     with Service(tmp_path / "service", environment) as service, grpc.insecure_channel(service.grpc_address) as channel:
         tokens = token_service_pb2_grpc.TokenServiceStub(channel)
 
-        def told() -> list[tuple[str, str]]:
-            """What is told of a probe, ten calls that succeed and one that fails, by level and method or route."""
+        def told(count: int) -> list[tuple[str, str]]:
+            """What is told of a probe, ten calls that succeed and one that fails, by level and method or route, once it
+            is as much as is to come."""
             before = len(lines(service, "call"))
             httpx.get(f"{service.gateway_url}/health/live")
             for _ in range(10):
                 tokens.GetJsonWebKeySet(pb.GetJsonWebKeySetRequest())
             httpx.get(f"{service.gateway_url}/nowhere")
+            until(lambda: len(lines(service, "call")) >= before + count, SECONDS, "all are told")
             found = lines(service, "call")[before:]
             return [(line["level"], line["method"] or line["route"]) for line in found]
 
         usual = [("info", KEYS)] * 10 + [("info", "other")]
-        assert told() == usual
+        assert told(11) == usual
         changed(service, file, '{"level": "debug"}', 1)
-        assert told() == [("debug", "/health/live"), *usual]
+        assert told(12) == [("debug", "/health/live"), *usual]
         changed(service, file, '{"sample": 1000000}', 2)
-        assert told() == [("info", "other")]
+        assert told(1) == [("info", "other")]
         file.write_text('{"level": "everything"}')
         until(lambda: lines(service, "log settings not changed"), SECONDS, "refused")
-        assert told() == [("info", "other")]
+        assert told(1) == [("info", "other")]
         changed(service, file, '{"level": "error"}', 3)
-        assert told() == []
+        assert told(0) == []
         changed(service, file, "{}", 4)
-        assert told() == usual
+        assert told(11) == usual
 
 
 def test_every_worker_process_obeys(tmp_path: Path) -> None:

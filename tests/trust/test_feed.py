@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -78,14 +79,15 @@ async def test_a_feed_waits_as_it_is_told(service: Installation, user: Account) 
     taken = [Watch(service, token) for _ in range(2)]
     for watch in taken:
         watch.next()
+    began = time.monotonic()
     async with (
         Client(str(service.started.grpc_address), client_id=user.client_id, client_secret=user.secret) as client,
         TrustFeed(client) as feed,
     ):
         await turned(lambda: feed.last_error is not None)
-        assert (feed.last_error.reason, feed.reconnects) == ("TOO_MANY_STREAMS", 1)  # type: ignore[union-attr]
+        assert feed.last_error.reason == "TOO_MANY_STREAMS"  # type: ignore[union-attr]
         await asyncio.sleep(0.8)
-        assert feed.reconnects == 1
+        assert 1 <= feed.reconnects <= 1 + (time.monotonic() - began), "a second each"
         for watch in taken:
             watch.close()
         await asyncio.wait_for(feed.ready(), SECONDS)
