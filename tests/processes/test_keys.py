@@ -121,9 +121,7 @@ def test_thirty_rotations_refuse_no_token(tmp_path: Path, on_postgres: Installat
             stop.set()
         verifiers = [each.result() for each in work]
     checks = sum(each.fetches + each.kept for each in verifiers)
-    print(
-        f"{checks} checks, {sum(each.fetches for each in verifiers)} fetches, all sign in {max(took):.3f} s at most"
-    )
+    print(f"{checks} checks, {sum(each.fetches for each in verifiers)} fetches, all sign in {max(took):.3f} s at most")
     assert [failure for verifier in verifiers for failure in verifier.failures] == []
     assert all(each.kept for each in verifiers), "max-age was never used"
     assert median(took) < 1.0, "a busy machine may hold up a few"
