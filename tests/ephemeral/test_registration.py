@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 import redis.asyncio
-from artstore.identity.redis_replicas import RedisAway, RedisReplicas
+from artstore.identity.redis_replicas import SETTLING, RedisAway, RedisReplicas
 from redis import Redis as RedisClient
 from redis import RedisCluster
 from redis.asyncio import RedisCluster as AsyncRedisCluster
@@ -23,6 +23,7 @@ from redis.exceptions import NoPermissionError
 from artstore_grpc.ephemeral import registration
 from artstore_grpc.ephemeral.registration import TTL, Entry, Registration
 from artstore_grpc.telemetry.logs import configured
+from tests.ephemeral.conftest import Clock
 from tests.installation import Log
 from tests.servers import ClusterNode, Redis
 
@@ -229,6 +230,36 @@ async def test_a_redis_that_goes_and_comes(start: Callable[..., Process], caplog
         seen.close()
     assert len([each for each in caplog.records if each.name == "artstore.identity"]) == 1
     print(f"registered again {seconds:.2f} s after Redis was back")
+
+
+@pytest.mark.slow
+async def test_nobody_is_left_when_redis_comes_back(start: Callable[..., Process], clock: Clock) -> None:
+    """Who registers first after a restart doesn't get everybody's calls: those that were ready last are called for as
+    long as they may not have registered again, but not who says to be unready; then those that have."""
+    with Redis() as server:
+        one, two, three = (start(f"10.0.0.{number}:50051", server=server.url()) for number in (1, 2, 3))
+        seen = RedisReplicas(server.url(), refresh=NOW, key=one.registration._key, clock=clock)
+
+        def looked() -> tuple[str, ...]:
+            clock.advance(0.00001)
+            return seen.current()
+
+        everybody = tuple(f"10.0.0.{number}:50051" for number in (1, 2, 3))
+        await until(lambda: looked() == everybody, SOON)
+        await two.die()
+        await three.die()
+        server.kill()
+        assert await asyncio.to_thread(looked) == everybody
+        server.start()
+        await until(lambda: replicas_of(seen) == ["10.0.0.1:50051"], SOON)
+        assert await asyncio.to_thread(looked) == everybody
+        one.turn(False)
+        await until(lambda: looked() == everybody[1:], SOON)
+        one.turn(True)
+        await until(lambda: looked() == everybody, SOON)
+        clock.advance(SETTLING.total_seconds())
+        assert await asyncio.to_thread(looked) == everybody[:1]
+        seen.close()
 
 
 def replicas_of(seen: RedisReplicas) -> list[str]:

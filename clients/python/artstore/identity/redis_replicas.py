@@ -28,6 +28,8 @@ REFRESH = timedelta(seconds=1)
 """With a replica's TTL of 5 s, a dead one is left within 6.5 s at the latest; by calls that fail, at once."""
 TIMEOUT = timedelta(seconds=1)
 """For one look, connecting included."""
+SETTLING = timedelta(seconds=2.5)
+"""How long a Redis that is back, or lost its memory, may not know all replicas: a heartbeat and a write's time-out."""
 REUSED_FRACTION = 0.5
 """For what part of `refresh` a look serves all who share this object."""
 
@@ -98,6 +100,8 @@ class RedisReplicas:
         self._known = tuple(initial)
         self._looked_at = float("-inf")
         self._answers = True
+        self._met = False
+        self._whole_at = float("-inf")
 
     @property
     def refresh(self) -> timedelta:
@@ -117,8 +121,9 @@ class RedisReplicas:
         return sorted(filter(None, found), key=lambda replica: (replica.started, replica.instance))
 
     def current(self) -> tuple[str, ...]:
-        """The addresses of those that are ready. While none is, while Redis is away, and while it knows nothing, as it
-        does after a restart for as long as a heartbeat: those that were last. Raises nothing."""
+        """The addresses of those that are ready. While none is, and while Redis is away: those that were last. For the
+        first 2.5 s after it was away or knew nobody, as after a restart: those that were last too, but for whom it says
+        not to be ready; or all clients would call the first one that registers again. Raises nothing."""
         with self._lock:
             if self._clock() - self._looked_at >= self._refresh.total_seconds() * REUSED_FRACTION:
                 self._look()
@@ -127,13 +132,19 @@ class RedisReplicas:
 
     def _look(self) -> None:
         try:
-            ready = {replica.address for replica in self.replicas() if replica.ready}
+            found = self.replicas()
         except RedisAway as error:
             if self._answers:
                 LOGGER.warning("replicas can't be read in Redis, those known stay: %s", error)
             self._answers = False
             return
+        ready = {replica.address for replica in found if replica.ready}
+        if self._met and not (self._answers and found):
+            self._whole_at = self._clock() + SETTLING.total_seconds()
+        if self._clock() < self._whole_at:
+            ready |= set(self._known) - {replica.address for replica in found}
         self._answers = True
+        self._met |= bool(found)
         self._known = tuple(sorted(ready)) or self._known
 
     def close(self) -> None:
