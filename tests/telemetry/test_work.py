@@ -141,8 +141,10 @@ def test_over_the_limit(service: Installation) -> None:
 
 @contextmanager
 def busy(cost: int) -> Iterator[None]:
-    """The only thread of the hasher that has this cost does something else meanwhile, so that all find it taken."""
-    hasher = next(each for each in gc.get_objects() if type(each) is Hasher and each.cost == cost)
+    """The only thread of the hasher that has this cost does something else meanwhile, so that all find it taken. Those
+    of other tests' services may be about still, closed."""
+    hashers = [each for each in gc.get_objects() if type(each) is Hasher and each.cost == cost]
+    [hasher] = [each for each in hashers if each._threads == 1 and not each._executor._shutdown]
     free = threading.Event()
     hasher._executor.submit(free.wait)
     try:
