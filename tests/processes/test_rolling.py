@@ -67,11 +67,11 @@ def test_behind_a_tcp_balancer(fleet: Fleet) -> None:
         alone = bare(CONNECTIONS, target, **fleet.account)
         with SteadyLoad(RATE, retrying, once, alone, burst=BURST):
             fleet.restart_each()
+            until(lambda: retrying.outcomes.total() > 100, 60, "the load goes on")  # where replicas start fast too
     print(f"{fleet.how}: with the SDK's retries {retrying}")
     print(f"with max_attempts=1 {once}")
     print(f"by gRPC without any retry {alone}")
     print(f"{balancer.accepted} connections, {balancer.passed_over} of them passed over a port that was closed")
-    assert retrying.outcomes.total() > 100
     assert retrying.failed == 0, retrying
     assert balancer.accepted > 3 * CONNECTIONS, "nobody had to connect anew"
 
