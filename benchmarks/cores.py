@@ -2,7 +2,7 @@
 
 Two of the bare servers of floors.py, with half of the connections each, take turns with one that has all, and with one
 that has half; all of them, and the load generator, may run on every core. A call parses, signs once and answers.
-Whatever two cost more than one is this machine's and gRPC's: no worker of ours can be cheaper by it.
+Whatever two cost more than one is this machine's and gRPC's, and workers of ours pay it too.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ SECONDS = 2.0
 WARM_SECONDS = 1.0
 
 
-async def cost(measured: Measured, operations: Sequence[Operation], seconds: float = SECONDS) -> float:
+async def cost(measured: Measured, operations: Sequence[Operation]) -> float:
     """CPU µs of the servers for one call. Raises RuntimeError when a call failed."""
     before = measured.cpu_seconds()
-    outcome = await load.closed(operations, seconds)
+    outcome = await load.closed(operations, SECONDS)
     if outcome.errors:
         raise RuntimeError(f"calls failed: {dict(outcome.errors)}")
     return (measured.cpu_seconds() - before) / len(outcome.latencies) * 1e6
